@@ -1,0 +1,265 @@
+"""The base class of this package's builders."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from collections.abc import Sequence
+import itertools
+from typing import Any
+
+from absl import logging
+from etils import epath
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import dataset_builder
+from tensorflow_datasets.core import splits as splits_lib
+from tensorflow_datasets.core import utils
+from tensorflow_datasets.core.utils import dtype_utils
+
+from tfds_plugins import errors
+from tfds_plugins.conversion import executors
+from tfds_plugins.conversion import finalize
+from tfds_plugins.conversion import plan
+from tfds_plugins.conversion import progress
+from tfds_plugins.conversion import summary
+from tfds_plugins.conversion.options import ConversionOptions
+from tfds_plugins.conversion.recipe import Recipe
+from tfds_plugins.conversion.task import Task
+from tfds_plugins.encoding import record_files
+from tfds_plugins.encoding import tf_example
+from tfds_plugins.sources.img2dataset import Source
+
+
+class ConversionBuilder(
+  dataset_builder.FileReaderBuilder, skip_registration=True
+):
+  """A `tfds.core.DatasetBuilder` that converts source shards one by one.
+
+  TFDS's `GeneratorBasedBuilder` sorts a whole dataset through temporary files;
+  this class keeps the order of the source, holds a batch of rows in memory,
+  and uses all cores. Everything else (`tfds.load`, `tfds build`, reading) is
+  TFDS's own.
+
+  Output shards follow source shards. `DownloadConfig.num_shards` gives that
+  many shards of about the same size; `max_shard_size` cuts larger source
+  shards; `max_examples_per_split` takes the first examples of the source, one
+  source shard after the other, in as many output shards as that needs.
+  """
+
+  def __init__(self, *, num_workers: int | None = None, **kwargs: Any):
+    """Initializes a builder.
+
+    Args:
+      num_workers: worker processes that convert; None for one per core, 1 for
+        none beside this process. The result is the same.
+      **kwargs: `data_dir`, `config`, `version`, `file_format`, as for every
+        TFDS builder.
+
+    Raises:
+      errors.OptionError: `num_workers` is not a positive integer.
+
+    """
+    self._options = ConversionOptions(num_workers=num_workers)
+    self._file_format = kwargs.get("file_format")
+    self._account: str | None = None
+    super().__init__(**kwargs)
+
+  def __getstate__(self) -> dict[str, Any]:
+    # TFDS's own state leaves out `file_format` (4.9.10): the processes of
+    # `tfds build --num-processes` would fall back to TFRecord.
+    state = super().__getstate__()["_original_state"]
+    return {
+      "_original_state": {
+        **state,
+        "file_format": self._file_format,
+        "num_workers": self._options.num_workers,
+      }
+    }
+
+  @utils.classproperty
+  @classmethod
+  def _checksums_path(cls) -> epath.Path | None:
+    """The table of published files, which TFDS looks for beside the module."""
+    return find_checksums(cls.name)
+
+  @abc.abstractmethod
+  def _find_sources(self, manual_dir: epath.Path) -> Mapping[str, Source]:
+    """Returns the source of each split.
+
+    Args:
+      manual_dir: the folder that the user named; may not exist.
+
+    Raises:
+      errors.ManualDirError: the data is not there.
+      errors.SourceError: it is there, but damaged.
+
+    """
+
+  @abc.abstractmethod
+  def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
+    """Returns how the rows of the config's source become examples."""
+
+  def _download_and_prepare(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig | None = None,
+  ) -> None:
+    """Converts the source into the folder that TFDS has made for it."""
+    config = download_config or tfds.download.DownloadConfig()
+    record_files.check_format(self._format_name)
+    if config.beam_runner is not None or config.beam_options is not None:
+      logging.warning(
+        "%s converts with processes of this machine; the Beam runner and"
+        " options are not used.",
+        self.name,
+      )
+    sources = self._find_sources(_get_manual_dir(dl_manager))
+    for source in sources.values():
+      logging.info("Converting the shards in %s", source.source_dir)
+      for note in source.notes:
+        logging.warning("%s: %s", source.source_dir, note)
+    if config.max_examples_per_split == 0:
+      return
+    self._convert(sources, config)
+
+  def _convert(
+    self,
+    sources: Mapping[str, Source],
+    config: tfds.download.DownloadConfig,
+  ) -> None:
+    recipe = self._make_recipe(make_feature_specs(self.info.features))
+    split_infos, all_tasks, all_receipts = [], [], []
+    for split, source in sources.items():
+      tasks = self._plan_tasks(split, source, recipe, config)
+      arriving = (
+        executors.run_tasks(tasks, self._options)
+        if config.max_examples_per_split is None
+        else executors.run_until(tasks, config.max_examples_per_split)
+      )
+      receipts = sorted(
+        progress.show_progress(
+          arriving, len(tasks), f"Converting {self.name} {split}"
+        ),
+        key=lambda receipt: receipt.shard_index,
+      )
+      tasks = tasks[: len(receipts)]
+      split_infos.append(
+        finalize.finalize_split(
+          tasks, receipts, self._get_filename_template(split)
+        )
+      )
+      all_tasks += tasks
+      all_receipts += receipts
+    finalize.write_accounts(self.data_path, all_tasks, all_receipts)
+    self.info.set_splits(splits_lib.SplitDict(split_infos))
+    self._account = summary.summarize(
+      all_receipts,
+      dataset=self.info.full_name,
+      source_dir=", ".join(
+        dict.fromkeys(str(s.source_dir) for s in sources.values())
+      ),
+      notes=list(
+        itertools.chain.from_iterable(s.notes for s in sources.values())
+      ),
+    )
+
+  def _post_download_and_prepare_hook(self) -> None:
+    super()._post_download_and_prepare_hook()
+    if self._account is not None:
+      # Printed, not logged: TFDS shows no log below a warning, and nobody
+      # should have to look for what was skipped.
+      print(f"{self._account}\n  Prepared in {self.data_dir}", flush=True)
+      self._account = None
+
+  def _plan_tasks(
+    self,
+    split: str,
+    source: Source,
+    recipe: Recipe,
+    config: tfds.download.DownloadConfig,
+  ) -> list[Task]:
+    planned = plan.plan_output_shards(
+      source.shards,
+      num_shards=config.num_shards,
+      max_shard_bytes=config.max_shard_size,
+    )
+    return [
+      Task(
+        recipe=recipe,
+        sources=slices,
+        split=split,
+        shard_index=i,
+        output_path=str(self.data_path / f"{split}.{i}.records"),
+        ledger_path=str(self.data_path / f"{split}.{i}.skipped"),
+        file_format=self._format_name,
+      )
+      for i, slices in enumerate(planned)
+    ]
+
+  @property
+  def _format_name(self) -> str:
+    file_format = self.info.file_format or tfds.core.FileFormat.TFRECORD
+    return tfds.core.FileFormat.from_value(file_format).value
+
+
+def find_checksums(name: str) -> epath.Path | None:
+  """Returns the table of a dataset's published files, if it has one.
+
+  Args:
+    name: the dataset's name.
+
+  Returns:
+    `checksums/<name>.tsv` (url, bytes, SHA-256, file name) of the installed
+    package or the checkout.
+
+  """
+  package_dir = epath.resource_path("tfds_plugins")
+  for folder in (package_dir, package_dir.parent):
+    path = folder / "checksums" / f"{name}.tsv"
+    if path.exists():
+      return path
+  return None
+
+
+def make_feature_specs(
+  features: Any,
+) -> list[tf_example.FeatureSpec]:
+  """Returns how TFDS stores features in a `tf.train.Example`.
+
+  Args:
+    features: the dataset's `tfds.features.FeaturesDict`; each feature stored
+      as a single value.
+
+  Returns:
+    The specification for each flattened name.
+
+  """
+  specs = []
+  flat = utils.flatten_nest_dict(features.get_serialized_info())
+  for name, tensor_info in flat.items():
+    if tensor_info.shape != ():
+      raise errors.ConversionError(
+        f"Feature '{name}' is stored with shape {tensor_info.shape}; only"
+        " single values can be encoded."
+      )
+    dtype = tensor_info.np_dtype
+    if dtype_utils.is_string(dtype):
+      kind = tf_example.Kind.BYTES
+    elif np.issubdtype(dtype, np.floating):
+      kind = tf_example.Kind.FLOAT
+    else:
+      kind = tf_example.Kind.INT64
+    specs.append(tf_example.FeatureSpec(name=name, kind=kind))
+  return specs
+
+
+def _get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
+  """Returns `manual_dir`, or TFDS's words for why there is none, as our error.
+
+  TFDS raises a bare AssertionError for a folder that is missing or empty.
+  """
+  try:
+    return epath.Path(dl_manager.manual_dir)
+  except AssertionError as e:
+    raise errors.ManualDirError(str(e)) from e

@@ -1,0 +1,136 @@
+"""Who runs the tasks: this process, or a pool of worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+import multiprocessing
+
+from absl import logging
+import loky
+from loky import process_executor
+import pyarrow as pa
+
+from tfds_plugins import errors
+from tfds_plugins.conversion import task as task_lib
+from tfds_plugins.conversion.options import ConversionOptions
+from tfds_plugins.conversion.receipts import ShardReceipt
+
+# Tasks that wait in the pool, for each worker: enough to keep it busy, few
+# enough that 41,455 of them need no memory.
+_TASKS_PER_WORKER = 2
+
+
+def run_tasks(
+  tasks: Sequence[task_lib.Task], options: ConversionOptions
+) -> Iterator[ShardReceipt]:
+  """Runs tasks and yields their receipts in the order of completion.
+
+  Args:
+    tasks: the tasks; independent of each other.
+    options: says how many workers.
+
+  Yields:
+    A receipt for each task.
+
+  Raises:
+    errors.SourceError: of all tasks that were running when the first failed.
+    errors.ConversionError: a worker process died.
+
+  """
+  num_workers = min(options.num_workers or loky.cpu_count(), len(tasks))
+  if multiprocessing.current_process().daemon and num_workers > 1:
+    # The workers of `tfds build --num-processes` may not have children.
+    logging.info("A daemonic process has no workers: converting in it.")
+    num_workers = 1
+  if num_workers <= 1:
+    return map(task_lib.run_task, tasks)
+  return _run_in_pool(tasks, num_workers)
+
+
+def run_until(
+  tasks: Sequence[task_lib.Task], max_examples: int
+) -> Iterator[ShardReceipt]:
+  """Runs tasks in this process, one by one, until there are enough examples.
+
+  Args:
+    tasks: the tasks, in the order in which their examples count.
+    max_examples: how many examples are wanted, at least 1.
+
+  Yields:
+    The receipts of the tasks that were run.
+
+  """
+  for task in tasks:
+    receipt = task_lib.run_task(
+      dataclasses.replace(task, max_examples=max_examples)
+    )
+    yield receipt
+    max_examples -= receipt.num_examples
+    if not max_examples:
+      return
+
+
+def _run_in_pool(
+  tasks: Sequence[task_lib.Task], num_workers: int
+) -> Iterator[ShardReceipt]:
+  """Runs tasks in processes that import neither TensorFlow nor `__main__`."""
+  pool = loky.ProcessPoolExecutor(num_workers, initializer=_start_worker)
+  running: dict[concurrent.futures.Future, task_lib.Task] = {}
+  pending = iter(tasks)
+  problems: list[str] = []
+  is_complete = False
+  try:
+    while True:
+      while not problems and len(running) < num_workers * _TASKS_PER_WORKER:
+        task = next(pending, None)
+        if task is None:
+          break
+        running[pool.submit(task_lib.run_task, task)] = task
+      if not running:
+        break
+      done, _ = concurrent.futures.wait(
+        running, return_when=concurrent.futures.FIRST_COMPLETED
+      )
+      for future in done:
+        try:
+          receipt = future.result()
+        except errors.SourceError as e:
+          problems.append(str(e))
+        except process_executor.BrokenProcessPool as e:
+          raise _worker_died(list(running.values()), e) from e
+        else:
+          yield receipt
+        del running[future]
+    is_complete = True
+  finally:
+    # After an error or Ctrl-C, nobody wants to wait for half a shard.
+    pool.shutdown(wait=True, kill_workers=not is_complete)
+  if problems:
+    raise errors.SourceError(errors.describe(problems))
+
+
+def _start_worker() -> None:
+  """A worker is one of many: Arrow's own threads would only compete."""
+  pa.set_cpu_count(1)
+  pa.set_io_thread_count(1)
+
+
+def _worker_died(
+  tasks: Sequence[task_lib.Task], error: BaseException
+) -> errors.ConversionError:
+  names = sorted({source.name for task in tasks for source in task.sources})
+  problem = errors.Problem(
+    what="A worker process died.",
+    where=f"while converting one of the source shards {', '.join(names)}",
+    expected="a worker that returns a receipt or an error",
+    found=str(error).splitlines()[0],
+    to_do=(
+      "If the system ran out of memory, use fewer workers"
+      " (num_workers=...). The first of these shards that fails with"
+      " num_workers=1 as well is the cause."
+    ),
+  )
+  return errors.ConversionError(str(problem))

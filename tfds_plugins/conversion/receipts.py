@@ -1,0 +1,156 @@
+"""Receipts of tasks and the skip ledger: every source row accounted for.
+
+Both lie beside `dataset_info.json` once a dataset is prepared:
+
+`shard_receipts.jsonl`: one JSON object a line for each output shard, in order:
+    split          string
+    shard_index    integer, the output shard's number
+    sources        list of {name, start, stop, size_bytes}: the parts of source
+                   shards that were converted; positions in bytes
+    num_rows       integer, the source rows in those parts
+    num_examples   integer, the records in the output shard
+    skipped        object, reason -> number of rows
+    num_bytes      integer, the size of all records
+    missing_columns  list of strings, asked for and not in the source
+`num_rows == num_examples + sum(skipped.values())` in every line.
+
+`skipped_rows.parquet`: a row for each skipped row, in source order, with the
+string columns `source_shard`, `key`, `reason`, `detail` and `split`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import json
+from typing import Any
+from typing import cast
+
+from etils import epath
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfds_plugins import errors
+from tfds_plugins.sources.rows import SkippedRow
+from tfds_plugins.sources.rows import SourceSlice
+
+RECEIPTS_FILENAME = "shard_receipts.jsonl"
+LEDGER_FILENAME = "skipped_rows.parquet"
+
+LEDGER_SCHEMA = pa.schema(
+  [
+    ("source_shard", pa.string()),
+    ("key", pa.string()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+    ("split", pa.string()),
+  ]
+)
+_LEDGER_GROUP_ROWS = 1 << 16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ShardReceipt:
+  """The result of a task. See the module's docstring for the fields."""
+
+  split: str
+  shard_index: int
+  sources: Sequence[SourceSlice]
+  num_rows: int
+  num_examples: int
+  skipped: Mapping[str, int]
+  num_bytes: int
+  missing_columns: Sequence[str]
+
+  @property
+  def num_skipped(self) -> int:
+    """The number of skipped rows, whatever the reason."""
+    return sum(self.skipped.values())
+
+  def check(self) -> None:
+    """Checks that rows, examples and skipped rows agree.
+
+    Raises:
+      errors.ConversionError: they do not; a defect of this package.
+
+    """
+    if self.num_rows != self.num_examples + self.num_skipped:
+      names = ", ".join(source.name for source in self.sources)
+      raise errors.ConversionError(
+        f"Rows were lost in output shard {self.shard_index} (from {names}):"
+        f" {self.num_rows:,} source rows, but {self.num_examples:,} examples"
+        f" and {self.num_skipped:,} skipped rows. This is a defect of"
+        " tfds_plugins; please report it with this message."
+      )
+
+  def to_json(self) -> str:
+    """Returns the receipt as one line of JSON."""
+    record = dataclasses.asdict(self)
+    record["sources"] = [
+      {
+        "name": source.name,
+        "start": source.start,
+        "stop": source.stop,
+        "size_bytes": source.size_bytes,
+      }
+      for source in self.sources
+    ]
+    return json.dumps(record)
+
+
+class LedgerWriter:
+  """Appends skipped rows to a parquet, holding one row group at most."""
+
+  def __init__(self, path: epath.Path):
+    """Initializes a writer; the file is made when it is closed at the latest.
+
+    Args:
+      path: the parquet to write.
+
+    """
+    self._stack = contextlib.ExitStack()
+    file = self._stack.enter_context(path.open("wb"))
+    self._writer = self._stack.enter_context(
+      pq.ParquetWriter(cast(Any, file), LEDGER_SCHEMA)
+    )
+    self._batches: list[pa.RecordBatch] = []
+    self._num_rows = 0
+
+  def __enter__(self) -> LedgerWriter:
+    return self
+
+  def __exit__(self, *unused_args: object) -> None:
+    self._flush()
+    self._stack.close()
+
+  def add(self, rows: Iterable[SkippedRow], split: str) -> None:
+    """Appends rows."""
+    columns = [
+      (row.source_shard, row.key, row.reason, row.detail, split) for row in rows
+    ]
+    if columns:
+      arrays = [pa.array(values, pa.string()) for values in zip(*columns)]
+      self.add_batch(pa.RecordBatch.from_arrays(arrays, schema=LEDGER_SCHEMA))
+
+  def add_batch(self, batch: pa.RecordBatch) -> None:
+    """Appends a batch that has the ledger's schema."""
+    self._batches.append(batch)
+    self._num_rows += batch.num_rows
+    if self._num_rows >= _LEDGER_GROUP_ROWS:
+      self._flush()
+
+  def _flush(self) -> None:
+    if self._batches:
+      self._writer.write_table(pa.Table.from_batches(self._batches))
+    self._batches = []
+    self._num_rows = 0
+
+
+def iter_ledger(path: epath.Path) -> Iterator[pa.RecordBatch]:
+  """Yields the rows of a ledger a batch at a time."""
+  with path.open("rb") as file:
+    yield from pq.ParquetFile(file).iter_batches()

@@ -1,0 +1,36 @@
+"""What a builder config declares about its conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+
+import pyarrow as pa
+
+from tfds_plugins.encoding import tf_example
+from tfds_plugins.sources.rows import SourceBatch
+from tfds_plugins.sources.rows import SourceSlice
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe:
+  """How the rows of a source become examples. Picklable: workers receive it.
+
+  Attributes:
+    columns: the metadata columns to read, with the types to read them as.
+    read: yields the batches of a slice, e.g. `webdataset.iter_batches`.
+    map_batch: turns a batch's columns (`columns`, `key` and, where there are
+      images, `image`, `image_height`, `image_width`) into a batch that has a
+      column without nulls for every feature. A function of a module.
+    has_images: whether batches have images to be made uniform.
+    specs: how the features are stored.
+
+  """
+
+  columns: pa.Schema
+  read: Callable[[SourceSlice, pa.Schema], Iterator[SourceBatch]]
+  map_batch: Callable[[pa.RecordBatch], pa.RecordBatch]
+  has_images: bool
+  specs: Sequence[tf_example.FeatureSpec]

@@ -1,0 +1,59 @@
+"""What a user reads when a conversion is over."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Sequence
+
+from tfds_plugins.conversion import receipts as receipts_lib
+
+
+def count_skipped(
+  receipts: Sequence[receipts_lib.ShardReceipt],
+) -> dict[str, int]:
+  """Returns the number of skipped rows by reason, the most frequent first."""
+  total: collections.Counter[str] = collections.Counter()
+  for receipt in receipts:
+    total.update(receipt.skipped)
+  return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def summarize(
+  receipts: Sequence[receipts_lib.ShardReceipt],
+  *,
+  dataset: str,
+  source_dir: str,
+  notes: Sequence[str],
+) -> str:
+  """Returns the account of a conversion, ready to be printed.
+
+  Args:
+    receipts: those of all output shards.
+    dataset: full name of the dataset.
+    source_dir: where the source shards were found.
+    notes: what else the user should know.
+
+  """
+  num_rows = sum(receipt.num_rows for receipt in receipts)
+  num_examples = sum(receipt.num_examples for receipt in receipts)
+  skipped = count_skipped(receipts)
+  num_skipped = sum(skipped.values())
+  lines = [
+    f"{dataset}: {num_rows:,} rows in {source_dir}",
+    f"  {num_examples:>15,}  examples in {len(receipts):,} shards",
+    f"  {num_skipped:>15,}  skipped",
+  ]
+  lines += [f"  {count:>19,}  {reason}" for reason, count in skipped.items()]
+  if num_skipped:
+    lines.append(f"  Every skipped row is in {receipts_lib.LEDGER_FILENAME}.")
+  missing: collections.Counter[str] = collections.Counter()
+  for receipt in receipts:
+    missing.update(receipt.missing_columns)
+  for column, count in sorted(missing.items()):
+    lines.append(
+      f"  Note: the source has no column '{column}' in {count:,} of"
+      f" {len(receipts):,} shards; its feature has the value that stands for"
+      " a missing one."
+    )
+  lines += [f"  Note: {note}" for note in notes]
+  return "\n".join(lines)

@@ -1,0 +1,155 @@
+"""One task: some source rows in, one output shard and its receipt out."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import uuid
+
+from etils import epath
+import pyarrow as pa
+
+from tfds_plugins.conversion import receipts
+from tfds_plugins.conversion.recipe import Recipe
+from tfds_plugins.encoding import images
+from tfds_plugins.encoding import record_files
+from tfds_plugins.encoding import tf_example
+from tfds_plugins.sources.rows import SkippedRow
+from tfds_plugins.sources.rows import SourceBatch
+from tfds_plugins.sources.rows import SourceSlice
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+  """The unit of work. The same task gives the same bytes whoever runs it.
+
+  Attributes:
+    recipe: how rows become examples.
+    sources: the parts of source shards to convert, in order.
+    split: name of the split.
+    shard_index: the output shard's number.
+    output_path: the record file to write.
+    ledger_path: the skip ledger to write; no file if nothing was skipped.
+    file_format: value of a `tfds.core.FileFormat`.
+    max_examples: stop after so many examples; None for all.
+
+  """
+
+  recipe: Recipe
+  sources: Sequence[SourceSlice]
+  split: str
+  shard_index: int
+  output_path: str
+  ledger_path: str
+  file_format: str
+  max_examples: int | None = None
+
+  @property
+  def size_bytes(self) -> int:
+    """The size of the source that the task reads."""
+    return sum(source.stop - source.start for source in self.sources)
+
+
+def run_task(task: Task) -> receipts.ShardReceipt:
+  """Converts the rows of a task.
+
+  Files are written under a name of their own and renamed when complete.
+
+  Args:
+    task: what to convert.
+
+  Returns:
+    The receipt, with its counts checked.
+
+  Raises:
+    errors.SourceError: a source shard is not what its format promises.
+    errors.ConversionError: the counts do not agree.
+
+  """
+  output_path = epath.Path(task.output_path)
+  ledger_path = epath.Path(task.ledger_path)
+  suffix = f".incomplete.{uuid.uuid4().hex}"
+  partial_output = output_path.with_name(output_path.name + suffix)
+  partial_ledger = ledger_path.with_name(ledger_path.name + suffix)
+  with contextlib.ExitStack() as stack:
+    stack.callback(partial_output.unlink, missing_ok=True)
+    stack.callback(partial_ledger.unlink, missing_ok=True)
+    with receipts.LedgerWriter(partial_ledger) as ledger:
+      converter = _Converter(task, ledger)
+      record_files.write_records(
+        partial_output, task.file_format, converter.iter_records()
+      )
+    receipt = converter.make_receipt()
+    receipt.check()
+    if receipt.num_skipped:
+      partial_ledger.replace(ledger_path)
+    partial_output.replace(output_path)
+  return receipt
+
+
+class _Converter:
+  """Walks a task's rows and keeps the accounts."""
+
+  def __init__(self, task: Task, ledger: receipts.LedgerWriter):
+    self._task = task
+    self._ledger = ledger
+    self._encoder = tf_example.ExampleEncoder(task.recipe.specs)
+    # A task of its own each time: what it decides may not depend on which
+    # tasks the same process ran before.
+    self._normalizer = images.ImageNormalizer()
+    self._num_rows = 0
+    self._num_examples = 0
+    self._num_bytes = 0
+    self._skipped: collections.Counter[str] = collections.Counter()
+    self._missing_columns: set[str] = set()
+
+  def iter_records(self) -> Iterator[bytes]:
+    """Yields the serialized examples."""
+    for source in self._task.sources:
+      for batch in self._task.recipe.read(source, self._task.recipe.columns):
+        yield from self._iter_batch(batch, source.name)
+        if self._num_examples == self._task.max_examples:
+          return
+
+  def make_receipt(self) -> receipts.ShardReceipt:
+    """Returns the accounts."""
+    return receipts.ShardReceipt(
+      split=self._task.split,
+      shard_index=self._task.shard_index,
+      sources=self._task.sources,
+      num_rows=self._num_rows,
+      num_examples=self._num_examples,
+      skipped=dict(sorted(self._skipped.items())),
+      num_bytes=self._num_bytes,
+      missing_columns=sorted(self._missing_columns),
+    )
+
+  def _iter_batch(self, batch: SourceBatch, name: str) -> Iterator[bytes]:
+    rows = batch.rows
+    skipped = list(batch.skipped)
+    num_rows = batch.num_rows
+    if rows.num_rows:
+      self._missing_columns.update(batch.missing_columns)
+    if self._task.recipe.has_images:
+      rows, rejected = images.make_uniform(rows, self._normalizer, name)
+      skipped += rejected
+    if self._task.max_examples is not None:
+      left = self._task.max_examples - self._num_examples
+      num_rows -= max(0, rows.num_rows - left)
+      rows = rows.slice(0, left)
+    self._num_rows += num_rows
+    self._add_skipped(skipped)
+    for record in self._encode(rows):
+      self._num_examples += 1
+      self._num_bytes += len(record)
+      yield record
+
+  def _encode(self, rows: pa.RecordBatch) -> Iterator[bytes]:
+    return self._encoder.encode(self._task.recipe.map_batch(rows))
+
+  def _add_skipped(self, skipped: Sequence[SkippedRow]) -> None:
+    self._skipped.update(row.reason for row in skipped)
+    self._ledger.add(skipped, self._task.split)

@@ -1,0 +1,121 @@
+"""img2dataset's output folder as the source of a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+
+from etils import epath
+
+from tfds_plugins import errors
+from tfds_plugins.sources import listing as listing_lib
+from tfds_plugins.sources import parquet_rows
+from tfds_plugins.sources import webdataset
+from tfds_plugins.sources.rows import SourceSlice
+
+_NUM_CHECKING_THREADS = 16
+_MAX_NAMES_IN_NOTE = 10
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """A source folder, looked over and ready to be converted.
+
+  Attributes:
+    source_dir: the folder that was taken.
+    shards: whole shards, in order.
+    notes: what the user should know: shards that were left out, and why.
+
+  """
+
+  source_dir: epath.Path
+  shards: list[SourceSlice]
+  notes: list[str]
+
+
+def find_source(
+  manual_dir: epath.Path,
+  *,
+  dataset: str,
+  config: str,
+  other_datasets: Collection[str],
+  instructions: str,
+) -> Source:
+  """Finds the folder with img2dataset's shards and checks every one's start.
+
+  Args:
+    manual_dir: the folder that the user named.
+    dataset: name of the dataset, a possible sub-folder.
+    config: name of the builder config, a possible sub-folder.
+    other_datasets: sub-folders of these names belong to other datasets.
+    instructions: how to get the data, for the error.
+
+  Returns:
+    The source.
+
+  Raises:
+    errors.ManualDirError: there are no shards.
+    errors.SourceError: some are no tars, or their parquets are unusable; all
+      of them are named.
+
+  """
+  listing = listing_lib.find_shards(
+    manual_dir,
+    dataset=dataset,
+    config=config,
+    other_datasets=other_datasets,
+    instructions=instructions,
+  )
+  with concurrent.futures.ThreadPoolExecutor(_NUM_CHECKING_THREADS) as pool:
+    found = list(pool.map(_list_problems, listing.shards))
+  problems = [problem for of_shard in found for problem in of_shard]
+  if problems:
+    raise errors.SourceError(errors.describe(problems))
+  shards = [
+    SourceSlice(
+      name=shard.name,
+      path=str(shard.tar_path),
+      metadata_path=str(shard.parquet_path or ""),
+      start=0,
+      stop=shard.size_bytes,
+      size_bytes=shard.size_bytes,
+    )
+    for shard in listing.shards
+  ]
+  notes = []
+  if listing.unfinished:
+    notes.append(
+      f"{len(listing.unfinished):,} shards were left out, for they have no"
+      " _stats.json: img2dataset is still writing them, or was stopped"
+      f" ({_name_some(listing.unfinished)})."
+    )
+  if listing.without_tar:
+    notes.append(
+      f"{len(listing.without_tar):,} shards have metadata but no tar"
+      f" ({_name_some(listing.without_tar)})."
+    )
+  return Source(source_dir=listing.source_dir, shards=shards, notes=notes)
+
+
+def _list_problems(
+  shard: listing_lib.SourceShard,
+) -> list[errors.Problem | str]:
+  """Returns what is wrong with the start of a tar and its parquet's footer."""
+  problems = []
+  try:
+    webdataset.check_tar(shard.tar_path)
+  except errors.SourceError as e:
+    problems.append(str(e))
+  if shard.parquet_path is not None:
+    try:
+      parquet_rows.check_file(shard.parquet_path)
+    except errors.SourceError as e:
+      problems.append(str(e))
+  return problems
+
+
+def _name_some(names: Sequence[str]) -> str:
+  shown = ", ".join(names[:_MAX_NAMES_IN_NOTE])
+  return shown + (", ..." if len(names) > _MAX_NAMES_IN_NOTE else "")

@@ -1,0 +1,230 @@
+"""Finds img2dataset's shards in the user's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import re
+
+from etils import epath
+
+from tfds_plugins import errors
+
+_SHARD_STEM = re.compile(r"[0-9]+")
+_MAX_LISTED_NAMES = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceShard:
+  """One tar that img2dataset wrote, and what it wrote beside it.
+
+  Attributes:
+    name: path below the source folder without extension, e.g. `00000` or
+      `split_0/00000`.
+    tar_path: the tar.
+    parquet_path: the parquet with a row for every URL; None if missing.
+    size_bytes: the size of the tar.
+
+  """
+
+  name: str
+  tar_path: epath.Path
+  parquet_path: epath.Path | None
+  size_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Listing:
+  """The shards of a source folder.
+
+  Attributes:
+    source_dir: the folder.
+    shards: finished shards, sorted by folder and number.
+    unfinished: names of shards that img2dataset is still writing.
+    without_tar: names of shards of which there is metadata but no tar.
+
+  """
+
+  source_dir: epath.Path
+  shards: Sequence[SourceShard]
+  unfinished: Sequence[str]
+  without_tar: Sequence[str]
+
+
+def list_candidate_dirs(
+  manual_dir: epath.Path, dataset: str, config: str
+) -> list[epath.Path]:
+  """Returns where a dataset's source may lie, in the order it is looked for."""
+  return [
+    manual_dir / dataset / config,
+    manual_dir / config,
+    manual_dir / dataset,
+    manual_dir,
+  ]
+
+
+def find_shards(
+  manual_dir: epath.Path,
+  *,
+  dataset: str,
+  config: str,
+  other_datasets: Collection[str] = (),
+  instructions: str,
+) -> Listing:
+  """Lists the shards of the first candidate folder that holds any.
+
+  Args:
+    manual_dir: the folder that the user named.
+    dataset: name of the dataset, a possible sub-folder.
+    config: name of the builder config, a possible sub-folder.
+    other_datasets: sub-folders of these names belong to other datasets.
+    instructions: how to get the data, for the error.
+
+  Returns:
+    The shards. At least one is finished.
+
+  Raises:
+    errors.ManualDirError: there is no folder, or none with a finished shard.
+
+  """
+  candidates = list_candidate_dirs(manual_dir, dataset, config)
+  if not manual_dir.is_dir():
+    raise _no_shards_error(
+      "manual_dir is not a folder.",
+      manual_dir,
+      "a file" if manual_dir.exists() else "nothing there",
+      instructions,
+    )
+  unfinished: Listing | None = None
+  for candidate in candidates:
+    if not candidate.is_dir():
+      continue
+    listing = list_shards(candidate, ignored_dirs=other_datasets)
+    if listing.shards:
+      return listing
+    if listing.unfinished and unfinished is None:
+      unfinished = listing
+  if unfinished is not None:
+    raise _no_shards_error(
+      "Not one shard is finished: none has its _stats.json yet.",
+      unfinished.source_dir,
+      f"unfinished shards {_shorten(unfinished.unfinished)}",
+      instructions,
+    )
+  existing = [path for path in candidates if path.is_dir()]
+  names = sorted({p.name for path in existing for p in path.iterdir()})
+  raise _no_shards_error(
+    "No img2dataset shard was found.",
+    manual_dir,
+    _shorten(names) if names else "an empty folder",
+    instructions,
+    looked_in=existing,
+  )
+
+
+def list_shards(
+  source_dir: epath.Path, *, ignored_dirs: Collection[str] = ()
+) -> Listing:
+  """Lists the shards in `source_dir` and in the folders directly below it.
+
+  img2dataset names a shard by its number, zero-padded to `oom_shard_count`
+  (rom1504/img2dataset, `img2dataset/writer.py`), and writes `_stats.json` when
+  the shard is done (`img2dataset/downloader.py`). Every folder is listed once.
+
+  Args:
+    source_dir: the folder that img2dataset wrote, or one that holds several.
+    ignored_dirs: names of sub-folders to leave alone.
+
+  Returns:
+    What was found; maybe nothing.
+
+  """
+  shards: list[SourceShard] = []
+  unfinished: list[str] = []
+  without_tar: list[str] = []
+  children = list(source_dir.iterdir())
+  sub_dirs = [
+    path
+    for path in children
+    if "." not in path.name
+    and not path.name.startswith("_")
+    and path.name not in ignored_dirs
+    and path.is_dir()
+  ]
+  sub_dirs.sort(key=lambda path: _natural_key(path.name))
+  for folder in [source_dir, *sub_dirs]:
+    prefix = "" if folder == source_dir else f"{folder.name}/"
+    paths = children if folder == source_dir else list(folder.iterdir())
+    files = {path.name: path for path in paths}
+    stems = _list_stems(files, ".tar")
+    has_stats = any(f"{stem}_stats.json" in files for stem in stems)
+    for stem in stems:
+      if has_stats and f"{stem}_stats.json" not in files:
+        unfinished.append(prefix + stem)
+        continue
+      tar_path = files[f"{stem}.tar"]
+      shards.append(
+        SourceShard(
+          name=prefix + stem,
+          tar_path=tar_path,
+          parquet_path=files.get(f"{stem}.parquet"),
+          size_bytes=tar_path.stat().length,
+        )
+      )
+    if stems:
+      without_tar += [
+        prefix + stem
+        for stem in _list_stems(files, ".parquet")
+        if f"{stem}.tar" not in files and f"{stem}_stats.json" in files
+      ]
+  return Listing(
+    source_dir=source_dir,
+    shards=shards,
+    unfinished=unfinished,
+    without_tar=without_tar,
+  )
+
+
+def _list_stems(files: Mapping[str, epath.Path], suffix: str) -> list[str]:
+  """Returns the shard numbers of the files with `suffix`, in numeric order."""
+  stems = [name.removesuffix(suffix) for name in files if name.endswith(suffix)]
+  stems = [stem for stem in stems if _SHARD_STEM.fullmatch(stem)]
+  return sorted(stems, key=lambda stem: (int(stem), stem))
+
+
+def _natural_key(name: str) -> list[tuple[int, str]]:
+  """Sorts `split_2` before `split_10`."""
+  return [
+    (int(part), part) if part.isdigit() else (-1, part)
+    for part in re.split(r"(\d+)", name)
+  ]
+
+
+def _shorten(names: Sequence[str]) -> str:
+  """Returns the first names, and how many more there are."""
+  shown = ", ".join(names[:_MAX_LISTED_NAMES])
+  more = len(names) - _MAX_LISTED_NAMES
+  return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def _no_shards_error(
+  what: str,
+  where: epath.Path,
+  found: str,
+  instructions: str,
+  looked_in: Sequence[epath.Path] = (),
+) -> errors.ManualDirError:
+  places = ", ".join(str(path) for path in looked_in) or str(where)
+  problem = errors.Problem(
+    what=what,
+    where=places,
+    expected=(
+      "img2dataset's webdataset output: 00000.tar, 00000.parquet,"
+      " 00000_stats.json, ..."
+    ),
+    found=found,
+    to_do=f"Fetch the data like this:\n{instructions}",
+  )
+  return errors.ManualDirError(str(problem))

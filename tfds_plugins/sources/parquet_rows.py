@@ -1,0 +1,327 @@
+"""The rows of the parquet that img2dataset writes beside a tar, found by key.
+
+img2dataset writes a row for every URL of a shard, failed ones included, in the
+order in which downloads completed (rom1504/img2dataset,
+`img2dataset/downloader.py`, `img2dataset/writer.py`): a row's position says
+nothing. Versions 1.9.3 and later write string keys; 1.4 to 1.9.2 wrote int64
+keys that start again in every shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import contextlib
+
+from etils import epath
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tfds_plugins import errors
+from tfds_plugins.sources import columns as columns_lib
+
+# Without these a parquet is not img2dataset's output.
+REQUIRED_COLUMNS = ("key", "status", "url")
+SUCCESS = "success"
+_NO_ROW = -1
+# Longer keys are no file names, and would be held in memory at full width.
+_MAX_KEY_BYTES = 1024
+
+
+class KeyIndex:
+  """Finds rows by key in some 20 bytes of memory a row.
+
+  Attributes:
+    num_rows: the number of keys.
+
+  """
+
+  def __init__(self, keys: pa.Array, *, where: str):
+    """Sorts the keys.
+
+    Args:
+      keys: string or integer keys, one a row.
+      where: the file, for the errors.
+
+    Raises:
+      errors.SourceError: a key is null, too long, or occurs twice.
+
+    """
+    self.num_rows = len(keys)
+    self._is_integer = pa.types.is_integer(keys.type)
+    if keys.null_count:
+      raise _key_error(
+        "A row has no key.", where, "a key in every row", "a null key"
+      )
+    if self._is_integer:
+      values = keys.to_numpy(zero_copy_only=False).astype(np.int64)
+    else:
+      values = _to_fixed_width(keys, where=where)
+    self._order = np.argsort(values, kind="stable")
+    self._sorted = values[self._order]
+    repeated = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
+    if repeated.size:
+      names = [
+        v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)
+        for v in repeated[:5].tolist()
+      ]
+      raise _key_error(
+        "Keys occur more than once.",
+        where,
+        "every key once in a shard",
+        f"{repeated.size:,} repeated, such as {', '.join(names)}",
+      )
+
+  def find(self, keys: list[bytes]) -> np.ndarray:
+    """Returns the row of each key: (len(keys),) int64, -1 where there is none.
+
+    Args:
+      keys: names of samples in UTF-8. Integer keys match by value, so that
+        `000000012` finds 12.
+
+    """
+    if not self.num_rows or not keys:
+      return np.full(len(keys), _NO_ROW, np.int64)
+    if self._is_integer:
+      is_number = [k.isdigit() and len(k) < 19 for k in keys]
+      wanted = np.array(
+        [int(k) if ok else -1 for k, ok in zip(keys, is_number)], np.int64
+      )
+    else:
+      wanted = np.array(keys)
+    place = np.searchsorted(self._sorted, wanted)
+    place[place == self.num_rows] = 0
+    is_found = self._sorted[place] == wanted
+    return np.where(is_found, self._order[place], _NO_ROW)
+
+
+class ParquetRows:
+  """The rows of one parquet: by key, in any order, a row group at a time.
+
+  Attributes:
+    num_rows: the number of rows.
+    column_names: the names of all columns.
+    index: finds rows by key.
+
+  """
+
+  def __init__(self, path: epath.Path, wanted: pa.Schema):
+    """Opens the file and reads its keys.
+
+    Args:
+      path: the parquet.
+      wanted: names and types of the columns to read; those that the file does
+        not have come out as nulls.
+
+    Raises:
+      errors.SourceError: it is no parquet, or not img2dataset's.
+
+    """
+    self._where = str(path)
+    self._wanted = wanted
+    self._last_group: tuple[int, pa.Table] | None = None
+    self._stack = contextlib.ExitStack()
+    with _reading(self._where):
+      self._file = pq.ParquetFile(self._stack.enter_context(path.open("rb")))
+      schema = self._file.schema_arrow
+      check_columns(schema, self._where)
+      self.column_names = frozenset(schema.names)
+      self._key = schema.field("key")
+      groups = [
+        self._file.metadata.row_group(i).num_rows
+        for i in range(self._file.num_row_groups)
+      ]
+      self._group_starts = np.cumsum([0, *groups])
+      keys = self._file.read(columns=["key"], use_threads=False)["key"]
+    self.num_rows = self._file.metadata.num_rows
+    self.index = KeyIndex(self._normalize_keys(keys), where=self._where)
+
+  def __enter__(self) -> ParquetRows:
+    return self
+
+  def __exit__(self, *unused_args: object) -> None:
+    self._stack.close()
+
+  def read(self, positions: np.ndarray) -> pa.RecordBatch:
+    """Reads the wanted columns of some rows.
+
+    Args:
+      positions: (n,) int64, row numbers in any order.
+
+    Returns:
+      A batch of n rows in that order, with the wanted columns and types.
+
+    """
+    groups = np.searchsorted(self._group_starts, positions, side="right") - 1
+    tables, places = [], []
+    for group in np.unique(groups):
+      inside = np.flatnonzero(groups == group)
+      rows = positions[inside] - self._group_starts[group]
+      tables.append(
+        self._read_group(int(group)).take(pa.array(rows.tolist(), pa.int64()))
+      )
+      places.append(inside)
+    if not tables:
+      return self._wanted.empty_table().combine_chunks().to_batches()[0]
+    order = np.argsort(np.concatenate(places), kind="stable")
+    table = (
+      pa.concat_tables(tables)
+      .take(pa.array(order.tolist(), pa.int64()))
+      .combine_chunks()
+    )
+    arrays = []
+    for field in self._wanted:
+      if field.name in table.column_names:
+        column = table[field.name].combine_chunks()
+        if isinstance(column, pa.ChunkedArray):
+          column = pa.concat_arrays(column.chunks)
+        arrays.append(
+          columns_lib.cast_column(
+            column, field.type, name=field.name, where=self._where
+          )
+        )
+      else:
+        arrays.append(pa.nulls(len(positions), field.type))
+    return pa.RecordBatch.from_arrays(arrays, schema=self._wanted)
+
+  def iter_status(
+    self, is_wanted: np.ndarray
+  ) -> Iterator[tuple[str, str | None, str | None]]:
+    """Yields (key, status, error message) of the rows that `is_wanted` marks.
+
+    Args:
+      is_wanted: (num_rows,) bool.
+
+    """
+    names = ["key", "status", "error_message"]
+    names = [n for n in names if n in self.column_names]
+    start = 0
+    with _reading(self._where):
+      for batch in self._file.iter_batches(columns=names, use_threads=False):
+        mask = is_wanted[start : start + len(batch)]
+        start += len(batch)
+        for row in batch.filter(pa.array(mask.tolist())).to_pylist():
+          message = row.get("error_message")
+          status = row["status"]
+          yield (
+            str(row["key"]),
+            None if status is None else str(status),
+            None if message is None else str(message),
+          )
+
+  def _read_group(self, group: int) -> pa.Table:
+    # The tar and the parquet usually have the same order: consecutive calls
+    # meet in one row group, and the oldest files have only one.
+    if self._last_group is None or self._last_group[0] != group:
+      names = [n for n in self._wanted.names if n in self.column_names]
+      with _reading(self._where):
+        table = self._file.read_row_group(
+          group, columns=names, use_threads=False
+        )
+      self._last_group = (group, table)
+    return self._last_group[1]
+
+  def _normalize_keys(self, keys: pa.ChunkedArray) -> pa.Array:
+    target = pa.string()
+    if pa.types.is_integer(self._key.type) or pa.types.is_floating(
+      self._key.type
+    ):
+      target = pa.int64()
+    column = pa.concat_arrays(keys.chunks) if keys.num_chunks else None
+    if column is None:
+      return pa.array([], target)
+    return columns_lib.cast_column(
+      column, target, name="key", where=self._where
+    )
+
+
+def check_columns(schema: pa.Schema, where: str) -> None:
+  """Checks that a parquet has the columns every img2dataset version writes.
+
+  Args:
+    schema: the parquet's schema.
+    where: the file, for the error.
+
+  Raises:
+    errors.SourceError: a required column is missing.
+
+  """
+  missing = [name for name in REQUIRED_COLUMNS if name not in schema.names]
+  if missing:
+    problem = errors.Problem(
+      what=f"The parquet has no column {', '.join(missing)}.",
+      where=where,
+      expected=f"img2dataset's output, with {', '.join(REQUIRED_COLUMNS)}",
+      found=f"columns {', '.join(schema.names) or '(none)'}",
+      to_do=(
+        "Put back the parquet that img2dataset wrote beside the tar (a list"
+        " of URLs that was its input has other columns), or remove this"
+        " one: the tar's .json members are then read instead."
+      ),
+    )
+    raise errors.SourceError(str(problem))
+
+
+def check_file(path: epath.Path) -> None:
+  """Checks a parquet by its footer alone.
+
+  Args:
+    path: the parquet.
+
+  Raises:
+    errors.SourceError: it is damaged, or not img2dataset's.
+
+  """
+  with _reading(str(path)), path.open("rb") as f:
+    schema = pq.read_schema(f)
+  check_columns(schema, str(path))
+
+
+@contextlib.contextmanager
+def _reading(where: str) -> Iterator[None]:
+  """Turns pyarrow's errors about a damaged file into ours."""
+  try:
+    yield
+  except (pa.ArrowException, OSError) as e:
+    problem = errors.Problem(
+      what="The parquet cannot be read.",
+      where=where,
+      expected="a complete parquet file",
+      found=f"{type(e).__name__}: {e}",
+      to_do=(
+        "Download the shard again, or remove the parquet: the tar's .json"
+        " members are then read instead (rows whose download failed are"
+        " not listed then)."
+      ),
+    )
+    raise errors.SourceError(str(problem)) from e
+
+
+def _to_fixed_width(keys: pa.Array, *, where: str) -> np.ndarray:
+  longest = pc.max(pc.binary_length(keys)).as_py() or 0
+  if longest > _MAX_KEY_BYTES:
+    raise _key_error(
+      "A key is too long.",
+      where,
+      f"at most {_MAX_KEY_BYTES:,} bytes",
+      f"{longest:,} bytes",
+    )
+  # (`to_numpy` would import pandas, 0.2 s and 50 MB a worker.)
+  return np.array(pc.cast(keys, pa.binary()).to_pylist(), f"S{max(longest, 1)}")
+
+
+def _key_error(
+  what: str, where: str, expected: str, found: str
+) -> errors.SourceError:
+  problem = errors.Problem(
+    what=what,
+    where=where,
+    expected=expected,
+    found=found,
+    to_do=(
+      "Images and metadata cannot be paired. Remove this shard, or download"
+      " it again: two runs may have written into one folder."
+    ),
+  )
+  return errors.SourceError(str(problem))

@@ -1,0 +1,440 @@
+"""Rows of img2dataset's webdataset output: a tar, and a parquet beside it.
+
+A sample is what the tar holds under one key: `<key>.jpg` (or `.png`, `.webp`),
+`<key>.json` and maybe `<key>.txt`, next to each other (rom1504/img2dataset,
+`img2dataset/writer.py`; webdataset/webdataset, `src/webdataset/tariterators.py`
+for what belongs to a sample). Its metadata is found by the key, in the parquet
+or in the `.json` member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+import contextlib
+import dataclasses
+from typing import Any
+from typing import cast
+
+from etils import epath
+import numpy as np
+import pyarrow as pa
+
+from tfds_plugins import errors
+from tfds_plugins.sources import arrow_bytes
+from tfds_plugins.sources import json_rows
+from tfds_plugins.sources import parquet_rows
+from tfds_plugins.sources import tar
+from tfds_plugins.sources.rows import BATCH_ROWS
+from tfds_plugins.sources.rows import IMAGE_COLUMN
+from tfds_plugins.sources.rows import KEY_COLUMN
+from tfds_plugins.sources.rows import SkippedRow
+from tfds_plugins.sources.rows import SourceBatch
+from tfds_plugins.sources.rows import SourceSlice
+
+# Reasons for skipping a row, beside img2dataset's own (`failed_to_download`,
+# `failed_to_resize`) and those of `tar.End`.
+NO_IMAGE = "no_image_in_tar"
+NO_METADATA = "no_metadata"
+NOT_IN_TAR = "missing_from_tar"
+IMAGE_TOO_LARGE = "image_too_large"
+UNKNOWN_STATUS = "unknown_status"
+
+# An encoded image above this is no photo; it would not fit into memory twice.
+MAX_IMAGE_BYTES = 256 << 20
+
+# Extensions say where the image is, never what codec it has.
+_IMAGE_EXTENSIONS = frozenset(
+  b"jpg jpeg png webp gif bmp tif tiff avif jp2 ico ppm".split()
+)
+
+
+@dataclasses.dataclass(slots=True)
+class _Sample:
+  """What a tar holds under one key."""
+
+  key: bytes
+  offset: int
+  image: bytes | memoryview | None = None
+  json: bytes | memoryview | None = None
+  problem: tuple[str, str] | None = None  # reason, detail
+
+  @property
+  def name(self) -> str:
+    """The key as text."""
+    return self.key.decode("utf-8", "replace")
+
+
+@dataclasses.dataclass(slots=True)
+class _Account:
+  """Which rows of a shard have been met.
+
+  Attributes:
+    is_met: (num_rows,) bool, for each row of the parquet.
+    keys_without_row: keys of samples that the parquet does not know.
+
+  """
+
+  is_met: np.ndarray
+  keys_without_row: set[bytes]
+
+
+def iter_batches(
+  source_slice: SourceSlice, wanted: pa.Schema
+) -> Iterator[SourceBatch]:
+  """Yields the rows of a slice in the order of the tar.
+
+  Rows of the parquet that have no sample in the tar belong to the first slice
+  and come last.
+
+  Args:
+    source_slice: a part of a tar. A sample belongs to the slice in which its
+      first header starts.
+    wanted: names and types of the metadata columns.
+
+  Yields:
+    Batches with the columns `key`, `image` and the wanted ones.
+
+  Raises:
+    errors.SourceError: the tar or parquet is not what img2dataset writes, or
+      a key occurs twice, so that pairing would be a guess.
+
+  """
+  path = epath.Path(source_slice.path)
+  with contextlib.ExitStack() as stack:
+    rows = None
+    if source_slice.metadata_path:
+      rows = stack.enter_context(
+        parquet_rows.ParquetRows(epath.Path(source_slice.metadata_path), wanted)
+      )
+    account = _Account(
+      is_met=np.zeros(rows.num_rows if rows else 0, bool),
+      keys_without_row=set(),
+    )
+    reader = tar.TarReader(
+      stack.enter_context(path.open("rb")), source_slice.size_bytes
+    )
+    for samples in _iter_samples(reader, source_slice):
+      yield _join(samples, rows, account, source_slice, wanted)
+    if source_slice.is_first:
+      yield from _iter_rest(reader, rows, account, source_slice, wanted)
+
+
+def check_tar(path: epath.Path) -> None:
+  """Checks by its first block that a file is a tar.
+
+  Args:
+    path: the tar; one without any member is legal (every download failed).
+
+  Raises:
+    errors.SourceError: it is something else.
+
+  """
+  with path.open("rb") as f:
+    start = cast(bytes, f.read(tar.BLOCK_BYTES))
+  if start == bytes(tar.BLOCK_BYTES) or tar.parse_header(start):
+    return
+  problem = errors.Problem(
+    what="This is not a tar archive.",
+    where=str(path),
+    expected="a tar as img2dataset writes it, uncompressed",
+    found=_describe_start(start),
+    to_do=(
+      "Remove this shard (every file with its number), or have img2dataset"
+      " write it again."
+    ),
+  )
+  raise errors.SourceError(str(problem))
+
+
+def _split_name(name: bytes) -> tuple[bytes, bytes, bytes]:
+  """Splits a member's name into prefix, key and lower-case extension.
+
+  `a/b/000012.seg.png` gives (`a/b/000012`, `000012`, `seg.png`).
+  """
+  start = name.rfind(b"/") + 1
+  dot = name.find(b".", start)
+  if dot < 0:
+    return name, name[start:], b""
+  return name[:dot], name[start:dot], name[dot + 1 :].lower()
+
+
+def _iter_samples(
+  reader: tar.TarReader, source_slice: SourceSlice
+) -> Iterator[list[_Sample]]:
+  """Yields the samples that end in each window of the tar.
+
+  The contents of samples outside the slice are left out. A first slice walks
+  the whole tar, for it answers for the rows that have no sample; any other one
+  stops where it ends.
+  """
+  last_prefix = None
+  sample: _Sample | None = None
+
+  def is_wanted(name: bytes, size_bytes: int, offset: int) -> bool:
+    if not source_slice.start <= offset < source_slice.stop:
+      # The members of a sample belong to the slice in which its first one is.
+      if sample is None or _split_name(name)[0] != last_prefix:
+        return False
+      if not source_slice.start <= sample.offset < source_slice.stop:
+        return False
+    extension = name[name.rfind(b".") + 1 :].lower()
+    if extension in _IMAGE_EXTENSIONS:
+      return size_bytes <= MAX_IMAGE_BYTES
+    return extension == b"json" and size_bytes <= json_rows.MAX_JSON_BYTES
+
+  for members in reader.iter_windows(is_wanted):
+    complete: list[_Sample] = []
+    for member in members:
+      prefix, key, extension = _split_name(member.name)
+      if not key:  # A hidden file, such as macOS's `._000012.jpg`.
+        continue
+      if sample is None or prefix != last_prefix:
+        if sample is not None:
+          complete.append(sample)
+        sample = _Sample(key=key, offset=member.offset)
+        last_prefix = prefix
+      _add_member(sample, member, extension)
+    if complete:
+      yield complete
+    if sample is not None:
+      if sample.offset >= source_slice.stop and not source_slice.is_first:
+        return
+      _keep(sample)
+  if sample is not None:
+    yield [sample]
+
+
+def _add_member(sample: _Sample, member: tar.Member, extension: bytes) -> None:
+  """Adds a member to its sample, or the reason why it cannot be."""
+  if member.is_cut:
+    name = member.name.decode("utf-8", "replace")
+    sample.problem = (
+      tar.End.TRUNCATED.value,
+      f"the tar ends inside {name}, which begins at byte {member.offset:,}",
+    )
+  elif extension == b"json":
+    sample.json = member.data
+  elif extension in _IMAGE_EXTENSIONS and sample.image is None:
+    sample.image = member.data
+    if member.size_bytes > MAX_IMAGE_BYTES:
+      sample.problem = (
+        IMAGE_TOO_LARGE,
+        f"{member.size_bytes:,} bytes, more than {MAX_IMAGE_BYTES:,}",
+      )
+
+
+def _keep(sample: _Sample) -> None:
+  """Copies what lies in a window that is about to be overwritten."""
+  if sample.image is not None:
+    sample.image = bytes(sample.image)
+  if sample.json is not None:
+    sample.json = bytes(sample.json)
+
+
+def _join(
+  samples: list[_Sample],
+  rows: parquet_rows.ParquetRows | None,
+  account: _Account,
+  source_slice: SourceSlice,
+  wanted: pa.Schema,
+) -> SourceBatch:
+  """Pairs samples with their metadata."""
+  positions = _find_rows(samples, rows, account, source_slice)
+  kept: list[_Sample] = []
+  kept_positions: list[int] = []
+  parsed: list[Mapping[str, Any]] = []
+  skipped: list[SkippedRow] = []
+  num_rows = 0
+  for sample, position in zip(samples, positions.tolist()):
+    if not source_slice.start <= sample.offset < source_slice.stop:
+      continue
+    num_rows += 1
+    problem = sample.problem
+    row: Mapping[str, Any] | str = {}
+    if problem is None and sample.image is None:
+      problem = (NO_IMAGE, "the tar has no image under this key")
+    if problem is None and position < 0:
+      row = _parse_json(sample)
+      if isinstance(row, str):
+        problem = (NO_METADATA, row)
+    if problem is not None:
+      skipped.append(
+        SkippedRow(
+          source_shard=source_slice.name,
+          key=sample.name,
+          reason=problem[0],
+          detail=problem[1],
+        )
+      )
+      continue
+    kept.append(sample)
+    kept_positions.append(position)
+    if position < 0:
+      parsed.append(cast(Mapping[str, Any], row))
+  metadata = _read_metadata(
+    np.array(kept_positions, np.int64), parsed, rows, wanted, source_slice
+  )
+  batch = pa.RecordBatch.from_arrays(
+    [
+      pa.array([s.name for s in kept], pa.string()),
+      arrow_bytes.make_array([cast(bytes, s.image) for s in kept]),
+      *metadata.columns,
+    ],
+    names=[KEY_COLUMN, IMAGE_COLUMN, *wanted.names],
+  )
+  return SourceBatch(
+    rows=batch,
+    skipped=skipped,
+    num_rows=num_rows,
+    missing_columns=_find_missing_columns(parsed, rows, wanted),
+  )
+
+
+def _find_missing_columns(
+  parsed: list[Mapping[str, Any]],
+  rows: parquet_rows.ParquetRows | None,
+  wanted: pa.Schema,
+) -> list[str]:
+  """Returns the wanted columns of which neither source of metadata knows."""
+  known: set[str] = set(rows.column_names if rows is not None else ())
+  for row in parsed:
+    known.update(row)
+  return [name for name in wanted.names if name not in known]
+
+
+def _find_rows(
+  samples: list[_Sample],
+  rows: parquet_rows.ParquetRows | None,
+  account: _Account,
+  source_slice: SourceSlice,
+) -> np.ndarray:
+  """Returns each sample's row in the parquet, or -1; marks them as met."""
+  keys = [sample.key for sample in samples]
+  positions = np.full(len(keys), -1, np.int64)
+  if rows is not None:
+    positions = rows.index.find(keys)
+  found = positions[positions >= 0]
+  repeated = found[account.is_met[found]].tolist()
+  account.is_met[found] = True
+  values, counts = np.unique(found, return_counts=True)
+  repeated += values[counts > 1].tolist()
+  twice = [keys[positions.tolist().index(p)] for p in repeated[:5]]
+  for key, position in zip(keys, positions.tolist()):
+    if position < 0:
+      if key in account.keys_without_row:
+        twice.append(key)
+      account.keys_without_row.add(key)
+  if twice:
+    problem = errors.Problem(
+      what="A key occurs more than once in the tar.",
+      where=source_slice.path,
+      expected="the members of a sample next to each other, every key once",
+      found=f"repeated {_name_keys(twice)}",
+      to_do=(
+        "Images and metadata cannot be paired. Remove this shard, or"
+        " download it again: two runs may have written into one tar."
+      ),
+    )
+    raise errors.SourceError(str(problem))
+  return positions
+
+
+def _parse_json(sample: _Sample) -> Mapping[str, Any] | str:
+  if sample.json is None:
+    return "neither a row in a parquet nor a .json member in the tar"
+  return json_rows.parse_row(bytes(sample.json))
+
+
+def _name_keys(keys: list[bytes]) -> str:
+  return ", ".join(key.decode("utf-8", "replace") for key in keys[:5])
+
+
+def _read_metadata(
+  positions: np.ndarray,
+  parsed: list[Mapping[str, Any]],
+  rows: parquet_rows.ParquetRows | None,
+  wanted: pa.Schema,
+  source_slice: SourceSlice,
+) -> pa.RecordBatch:
+  """Returns the metadata in the order of `positions` (-1: the next parsed)."""
+  if rows is not None and not parsed:
+    return rows.read(positions)
+  from_json = json_rows.to_batch(parsed, wanted, where=source_slice.path)
+  if rows is None:
+    return from_json
+  in_parquet = positions >= 0
+  from_parquet = rows.read(positions[in_parquet])
+  place = np.empty(len(positions), np.int64)
+  place[in_parquet] = np.arange(from_parquet.num_rows)
+  place[~in_parquet] = from_parquet.num_rows + np.arange(len(parsed))
+  table = pa.Table.from_batches([from_parquet, from_json])
+  return table.take(pa.array(place.tolist())).combine_chunks().to_batches()[0]
+
+
+def _iter_rest(
+  reader: tar.TarReader,
+  rows: parquet_rows.ParquetRows | None,
+  account: _Account,
+  source_slice: SourceSlice,
+  wanted: pa.Schema,
+) -> Iterator[SourceBatch]:
+  """Yields the rows that have no sample, with the reason for each."""
+  end = reader.end
+  detail = f"the tar cannot be read from byte {reader.end_offset:,} on"
+  broken = end is not tar.End.MARKER
+  if rows is None:
+    if broken:
+      yield _skipped_batch(
+        [
+          SkippedRow(
+            source_shard=source_slice.name,
+            key="",
+            reason=cast(tar.End, end).value,
+            detail=detail,
+          )
+        ],
+        wanted,
+      )
+    return
+  skipped: list[SkippedRow] = []
+  for key, status, message in rows.iter_status(~account.is_met):
+    if status == parquet_rows.SUCCESS:
+      reason = cast(tar.End, end).value if broken else NOT_IN_TAR
+      text = detail if broken else "a success in the parquet, not in the tar"
+    else:
+      reason = status or UNKNOWN_STATUS
+      text = message or ""
+    skipped.append(
+      SkippedRow(
+        source_shard=source_slice.name, key=key, reason=reason, detail=text
+      )
+    )
+    if len(skipped) >= BATCH_ROWS:
+      yield _skipped_batch(skipped, wanted)
+      skipped = []
+  if skipped:
+    yield _skipped_batch(skipped, wanted)
+
+
+def _skipped_batch(skipped: list[SkippedRow], wanted: pa.Schema) -> SourceBatch:
+  """Returns a batch of skipped rows only."""
+  schema = pa.schema(
+    [(KEY_COLUMN, pa.string()), (IMAGE_COLUMN, pa.binary()), *wanted]
+  )
+  return SourceBatch(
+    rows=pa.RecordBatch.from_pylist([], schema=schema),
+    skipped=skipped,
+    num_rows=len(skipped),
+  )
+
+
+def _describe_start(start: bytes) -> str:
+  """Says what a file that is no tar seems to be."""
+  if not start:
+    return "an empty file (0 bytes)"
+  if start.lstrip()[:1] == b"<":
+    return f"HTML or XML: {start.lstrip()[:60].decode('utf-8', 'replace')!r}"
+  if start[:2] == b"\x1f\x8b":
+    return "a gzip-compressed file; decompress it first"
+  return f"a file that starts with {start[:16]!r}"
