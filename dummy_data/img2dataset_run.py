@@ -36,7 +36,6 @@ class Response:
     body: the bytes of the answer.
     status: the HTTP status.
     delay_s: seconds before the answer, to change the order of completion.
-
   """
 
   body: bytes
@@ -53,7 +52,6 @@ def draw_photo(seed: int, size: int) -> bytes:
 
   Returns:
     A JPEG of quality 92: smooth colours, edges, and some noise.
-
   """
   rng = np.random.default_rng(seed)
   y, x = np.mgrid[0:size, 0:size] / size
@@ -82,7 +80,6 @@ def serve(answer: Callable[[str], Response], *, port: int = 0) -> Iterator[str]:
 
   Yields:
     The root URL, `http://127.0.0.1:<port>`.
-
   """
 
   class Handler(http.server.BaseHTTPRequestHandler):
@@ -122,7 +119,6 @@ def run(
     table: columns of the list of URLs; `URL`, `TEXT` and any others.
     output_dir: where the shards are written.
     **options: forwarded to `img2dataset.download`.
-
   """
   import img2dataset  # pylint: disable=g-import-not-at-top
 

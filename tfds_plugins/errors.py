@@ -39,7 +39,6 @@ class Problem:
     expected: what would have been right.
     found: what is there instead.
     to_do: what the user can do about it.
-
   """
 
   what: str
@@ -67,7 +66,6 @@ def describe(problems: Sequence[Problem | str]) -> str:
   Returns:
     The text for an exception. A single string, so that the exception survives
     pickling and TFDS's own re-raising with a prefix.
-
   """
   if len(problems) == 1:
     return str(problems[0])

@@ -24,6 +24,7 @@ from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import progress
 from tfds_plugins.conversion import summary
 from tfds_plugins.conversion.options import ConversionOptions
+from tfds_plugins.conversion.options import check_sharding
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.conversion.task import Task
 from tfds_plugins.encoding import record_files
@@ -58,7 +59,6 @@ class ConversionBuilder(
 
     Raises:
       errors.OptionError: `num_workers` is not a positive integer.
-
     """
     self._options = ConversionOptions(num_workers=num_workers)
     self._file_format = kwargs.get("file_format")
@@ -93,7 +93,6 @@ class ConversionBuilder(
     Raises:
       errors.ManualDirError: the data is not there.
       errors.SourceError: it is there, but damaged.
-
     """
 
   @abc.abstractmethod
@@ -108,6 +107,7 @@ class ConversionBuilder(
     """Converts the source into the folder that TFDS has made for it."""
     config = download_config or tfds.download.DownloadConfig()
     record_files.check_format(self._format_name)
+    check_sharding(config.num_shards, config.max_shard_size)
     if config.beam_runner is not None or config.beam_options is not None:
       logging.warning(
         "%s converts with processes of this machine; the Beam runner and"
@@ -212,7 +212,6 @@ def find_checksums(name: str) -> epath.Path | None:
   Returns:
     `checksums/<name>.tsv` (url, bytes, SHA-256, file name) of the installed
     package or the checkout.
-
   """
   package_dir = epath.resource_path("tfds_plugins")
   for folder in (package_dir, package_dir.parent):
@@ -233,7 +232,6 @@ def make_feature_specs(
 
   Returns:
     The specification for each flattened name.
-
   """
   specs = []
   flat = utils.flatten_nest_dict(features.get_serialized_info())

@@ -33,7 +33,6 @@ def finalize_split(
   Raises:
     errors.ConversionError: the accounts do not agree, or there is not a single
       example.
-
   """
   for task, receipt in zip(tasks, receipts, strict=True):
     receipt.check()
@@ -70,7 +69,6 @@ def write_accounts(
     data_dir: where the dataset is prepared.
     tasks: the tasks of all splits, in order.
     receipts: their receipts, in the same order.
-
   """
   with receipts_lib.LedgerWriter(
     data_dir / receipts_lib.LEDGER_FILENAME

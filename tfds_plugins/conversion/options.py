@@ -1,10 +1,14 @@
-"""Options of a conversion that do not change its result."""
+"""Options of a conversion."""
 
 from __future__ import annotations
 
 import dataclasses
 
 from tfds_plugins import errors
+
+# Each part of a source shard is read on its own; smaller ones cost more to
+# find than to convert.
+MIN_SHARD_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,7 +18,6 @@ class ConversionOptions:
   Attributes:
     num_workers: number of worker processes; 1 converts in this process. None
       stands for one per core that this process may use.
-
   """
 
   num_workers: int | None = None
@@ -27,3 +30,24 @@ class ConversionOptions:
       raise errors.OptionError(
         f"num_workers must be an integer from 1 on, or None, not {value!r}."
       )
+
+
+def check_sharding(num_shards: int | None, max_shard_bytes: int) -> None:
+  """Checks `DownloadConfig.num_shards` and `max_shard_size`.
+
+  Args:
+    num_shards: the number of output shards, or None.
+    max_shard_bytes: the size above which source shards are cut.
+
+  Raises:
+    errors.OptionError: no plan can be made with these.
+  """
+  if num_shards is not None and num_shards < 1:
+    raise errors.OptionError(
+      f"num_shards must be at least 1, not {num_shards}."
+    )
+  if max_shard_bytes < MIN_SHARD_BYTES:
+    raise errors.OptionError(
+      f"max_shard_size must be at least {MIN_SHARD_BYTES:,} bytes (1 MiB), not"
+      f" {max_shard_bytes:,}."
+    )

@@ -28,7 +28,6 @@ def plan_output_shards(
 
   Returns:
     The parts of source shards for each output shard, in source order.
-
   """
   if num_shards is not None:
     return _cut_into(shards, num_shards)

@@ -26,7 +26,6 @@ def show_progress(
 
   Yields:
     The receipts.
-
   """
   num_examples = num_bytes = num_skipped = 0
   start = time.monotonic()

@@ -76,7 +76,6 @@ class ShardReceipt:
 
     Raises:
       errors.ConversionError: they do not; a defect of this package.
-
     """
     if self.num_rows != self.num_examples + self.num_skipped:
       names = ", ".join(source.name for source in self.sources)
@@ -110,7 +109,6 @@ class LedgerWriter:
 
     Args:
       path: the parquet to write.
-
     """
     self._stack = contextlib.ExitStack()
     file = self._stack.enter_context(path.open("wb"))

@@ -26,7 +26,6 @@ class Recipe:
       column without nulls for every feature. A function of a module.
     has_images: whether batches have images to be made uniform.
     specs: how the features are stored.
-
   """
 
   columns: pa.Schema

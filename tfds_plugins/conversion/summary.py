@@ -32,7 +32,6 @@ def summarize(
     dataset: full name of the dataset.
     source_dir: where the source shards were found.
     notes: what else the user should know.
-
   """
   num_rows = sum(receipt.num_rows for receipt in receipts)
   num_examples = sum(receipt.num_examples for receipt in receipts)

@@ -35,7 +35,6 @@ class Task:
     ledger_path: the skip ledger to write; no file if nothing was skipped.
     file_format: value of a `tfds.core.FileFormat`.
     max_examples: stop after so many examples; None for all.
-
   """
 
   recipe: Recipe
@@ -67,7 +66,6 @@ def run_task(task: Task) -> receipts.ShardReceipt:
   Raises:
     errors.SourceError: a source shard is not what its format promises.
     errors.ConversionError: the counts do not agree.
-
   """
   output_path = epath.Path(task.output_path)
   ledger_path = epath.Path(task.ledger_path)

@@ -1,18 +1,19 @@
 """Makes encoded images uniform: every one decodes alike, or is skipped.
 
 `tfds.features.Image()` has two decoders: TensorFlow's `tf.image.decode_image`
-(`tfds.load`) and Pillow (`tfds.data_source`, NumPy). They agree on grayscale
-and RGB JPEG, on RGB and grayscale PNG of 8 bits, and on plain BMP. On others
-they differ in shape (CMYK, transparency), in values (palettes, 16 bits), or
-TensorFlow fails (GIF, WebP, TIFF). What both decode alike goes through
-untouched; the rest becomes an RGB PNG; what cannot be decoded is rejected now,
-not when a training run meets it.
+(`tfds.load`) and Pillow (`tfds.data_source`, NumPy). They agree on RGB and
+grayscale PNG of 8 bits, on plain BMP, and but for rounding (some levels) on
+grayscale and RGB JPEG. On others they differ in shape (CMYK, transparency), in
+values (palettes, 16 bits), or TensorFlow fails (GIF, WebP, TIFF). What both
+decode alike goes through untouched; the rest becomes an RGB PNG; what cannot be
+decoded is rejected now, not when a training run meets it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 import io
 import itertools
 import struct
@@ -43,9 +44,8 @@ BOMB = "decompression_bomb"
 
 # What Pillow may open. Left out are formats that run other programs (EPS) or
 # whose readers are rarely looked after.
-_FORMATS = [
+_FORMATS = (
   "JPEG",
-  "MPO",
   "PNG",
   "GIF",
   "WEBP",
@@ -55,7 +55,7 @@ _FORMATS = [
   "JPEG2000",
   "ICO",
   "PPM",
-]
+)
 # What Pillow's decoders raise on malformed input.
 _DECODE_ERRORS = (
   OSError,
@@ -68,15 +68,21 @@ _DECODE_ERRORS = (
   OverflowError,
   MemoryError,
   AttributeError,
+  AssertionError,
+  RuntimeError,  # AVIF
   ZeroDivisionError,
   struct.error,
   zlib.error,
 )
 _MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_MAX_PNG_SIDE = (
+  1_000_000  # libpng's own limit, which TensorFlow leaves as it is
+)
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_BMP_HEADER = struct.Struct(
-  "<2s12xIii2xHI"
-)  # ... size, width, height, bits, rle
+# width, height, bit depth, colour type, methods: compression, filter, interlace
+_PNG_HEADER = struct.Struct(">IIBBBBB")
+# offset of the pixels, size of the header, width, height, bits, compression
+_BMP_HEADER = struct.Struct("<10xIIii2xHI")
 # An encoder with fixed tables has one signature; optimized tables differ in
 # every image, and are not worth remembering.
 _MAX_REMEMBERED = 1024
@@ -91,7 +97,6 @@ class UniformImage:
     data: JPEG, PNG or BMP bytes of 1 or 3 channels of 8 bits.
     height: pixels.
     width: pixels.
-
   """
 
   data: bytes
@@ -106,7 +111,6 @@ class RejectedImage:
   Attributes:
     reason: one of this module's reasons.
     detail: what the decoder said.
-
   """
 
   reason: str
@@ -136,7 +140,6 @@ class ImageNormalizer:
 
     Args:
       data: an encoded image in any format, maybe damaged, maybe none at all.
-
     """
     markers = jpeg.find_markers(np.frombuffer(data, np.uint8))
     known = self.find_known(memoryview(data), markers, 0)
@@ -153,7 +156,6 @@ class ImageNormalizer:
       data: the encoded image.
       markers: from `jpeg.find_markers`, maybe of more than this image.
       start: where this image starts in what `markers` counts.
-
     """
     for length in self._known_lengths:
       known = self._known_headers.get(bytes(data[:length]))
@@ -174,7 +176,6 @@ class ImageNormalizer:
       data: the encoded image.
       markers: as for `find_known`.
       start: as for `find_known`.
-
     """
     header = jpeg.parse_header(data)
     is_simple = (
@@ -224,7 +225,6 @@ def make_uniform(
   Returns:
     The batch of the rows that are left, with `image_height` and `image_width`
     (int32, pixels) added; and the skipped rows.
-
   """
   heights: list[int] = []
   widths: list[int] = []
@@ -273,6 +273,13 @@ def make_uniform(
   return batch, skipped
 
 
+@functools.cache
+def _list_formats() -> list[str]:
+  """Returns those of our formats that this Pillow was built with."""
+  Image.init()
+  return [name for name in _FORMATS if name in Image.OPEN]
+
+
 def _max_pixels() -> int:
   """The number of pixels above which Pillow refuses to decode."""
   limit = Image.MAX_IMAGE_PIXELS
@@ -287,7 +294,7 @@ def _decode(data: bytes) -> UniformImage | RejectedImage:
     with warnings.catch_warnings():
       # Above half its limit Pillow warns; what counts here is the limit.
       warnings.simplefilter("ignore")
-      with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+      with Image.open(io.BytesIO(data), formats=_list_formats()) as image:
         image.load()
         if _is_read_alike(data, image):
           return UniformImage(data, image.height, image.width)
@@ -306,7 +313,7 @@ def _is_read_alike(data: bytes, image: Image.Image) -> bool:
   if image.mode not in ("RGB", "L"):
     return False
   if image.format in ("JPEG", "MPO"):
-    return jpeg.is_huffman_coded(data)
+    return jpeg.is_plain(data)
   if image.format == "PNG":
     return _is_plain_png(data) and not getattr(image, "is_animated", False)
   if image.format == "BMP":
@@ -315,24 +322,40 @@ def _is_read_alike(data: bytes, image: Image.Image) -> bool:
 
 
 def _is_plain_png(data: bytes) -> bool:
-  """Whether a PNG has 8 bits, 1 or 3 channels, and is complete.
+  """Whether a PNG has 8 bits, 1 or 3 channels, and nothing to be forgiven.
 
-  Pillow forgives a missing end and 16 bits a channel; TensorFlow the latter,
-  with other values. Format: https://www.w3.org/TR/png-3/#5Chunk-layout.
+  Pillow forgives a missing end, missing rows and unknown chunks; TensorFlow
+  does not. Format: https://www.w3.org/TR/png-3/.
   """
-  if data[24:26] not in (b"\x08\x00", b"\x08\x02"):  # bit depth, colour type
+  width, height, depth, colour, *methods = _PNG_HEADER.unpack_from(
+    data, len(_PNG_SIGNATURE) + 8
+  )
+  is_plain = depth == 8 and colour in (0, 2) and methods == [0, 0, 0]
+  if not is_plain or max(width, height) > _MAX_PNG_SIDE:
     return False
+  # Each row is preceded by the number of its filter.
+  num_bytes = height * (1 + width * (1 if colour == 0 else 3))
+  inflater = zlib.decompressobj()
   offset = len(_PNG_SIGNATURE)
+  kinds = []
   while offset + 12 <= len(data):
     kind = data[offset + 4 : offset + 8]
     end = offset + 12 + int.from_bytes(data[offset : offset + 4], "big")
-    if end > len(data):
-      return False
+    content = data[offset + 8 : end - 4]
     crc = int.from_bytes(data[end - 4 : end], "big")
-    if crc != zlib.crc32(data[offset + 4 : end - 4]):
+    if end > len(data) or crc != zlib.crc32(kind + content):
       return False
+    if kind == b"IDAT":
+      # (One byte more than there should be is enough to know.)
+      num_bytes -= len(inflater.decompress(content, num_bytes + 1))
+      if num_bytes < 0:
+        return False
     if kind == b"IEND":
-      return True
+      return inflater.eof and num_bytes == 0 and kinds.count(b"IHDR") == 1
+    # Lower-case chunks are ancillary.
+    if kind[:1].isupper() and kind not in (b"IHDR", b"PLTE", b"IDAT"):
+      return False
+    kinds.append(kind)
     offset = end
   return False
 
@@ -340,13 +363,22 @@ def _is_plain_png(data: bytes) -> bool:
 def _is_plain_bmp(data: bytes) -> bool:
   """Whether a BMP is of the one kind that is beyond doubt.
 
-  24 bits a pixel, not compressed, rows from the bottom up, a header of 40
-  bytes (https://learn.microsoft.com/windows/win32/api/wingdi/ns-wingdi-bitmapinfoheader).
+  24 bits a pixel, not compressed, rows from the bottom up, a header of 40 bytes
+  (https://learn.microsoft.com/windows/win32/api/wingdi/ns-wingdi-bitmapinfoheader),
+  and not a byte more or less: TensorFlow insists on that.
   """
   if len(data) < _BMP_HEADER.size:
     return False
-  _, header_bytes, _, height, bits, compression = _BMP_HEADER.unpack_from(data)
-  return header_bytes == 40 and height > 0 and bits == 24 and compression == 0
+  start, header_bytes, width, height, bits, compression = (
+    _BMP_HEADER.unpack_from(data)
+  )
+  row_bytes = -(-width * 3 // 4) * 4  # Rows are padded to 4 bytes.
+  return (
+    (start, header_bytes, bits, compression) == (54, 40, 24, 0)
+    and width > 0
+    and height > 0
+    and len(data) == start + row_bytes * height
+  )
 
 
 def _to_rgb_png(image: Image.Image) -> UniformImage | RejectedImage:
@@ -355,6 +387,8 @@ def _to_rgb_png(image: Image.Image) -> UniformImage | RejectedImage:
   Transparent parts become white, as img2dataset makes them
   (rom1504/img2dataset, `img2dataset/resizer.py`) and a browser shows them.
   """
+  if max(image.size) > _MAX_PNG_SIDE:
+    return RejectedImage(BOMB, f"a side of more than {_MAX_PNG_SIDE:,} pixels")
   if image.mode.startswith("I;16") or image.mode == "I":
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 0xFFFF:

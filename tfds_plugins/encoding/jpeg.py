@@ -5,8 +5,8 @@ times everything else in a conversion. It is needed only once for each way of
 writing JPEGs: what may make a decoder give up lies in the segments before the
 entropy-coded data (tables, sampling, colour transform), and an encoder such as
 img2dataset's writes the same ones into every image. Once an image with some
-segments has been decoded, another one with the same segments, of any size, can
-be decoded as well, if its entropy-coded data holds no marker but restarts and
+segments has been decoded, another one with the same segments, whatever its size
+and comments, can be decoded as well, if its entropy-coded data holds no marker but restarts and
 runs up to the end-of-image marker that ends the file. (A decoder answers wrong
 bits inside the entropy-coded data with wrong pixels, never with an error.)
 
@@ -23,13 +23,12 @@ import numpy as np
 
 _START_OF_IMAGE = b"\xff\xd8"
 _BASELINE_FRAMES = (0xC0, 0xC1)  # SOF0, SOF1: sequential, Huffman-coded
+_PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # and SOF2: progressive
 _START_OF_SCAN = 0xDA
-_ADOBE_SEGMENT = 0xEE  # APP14 says which colour transform was applied.
-_JFIF_SEGMENT = 0xE0  # APP0 says that the colours are YCbCr.
-_ALL_APPLICATION_SEGMENTS = range(0xE0, 0xF0)
 _COMMENT = 0xFE
+# DHT, DQT, DRI, APP0 to APP15, COM
+_TABLES_AND_COMMENTS = (0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), _COMMENT)
 _MAX_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
-_MULTI_PICTURE = b"MPF\0"
 _RESTART_MARKERS = 0xD0  # RST0 to RST7, by their upper five bits
 END_OF_IMAGE = 0xD9
 # So much is scanned at a time that all intermediate results stay in the cache.
@@ -46,7 +45,6 @@ class JpegHeader:
     num_components: 1 (grayscale), 3 (RGB or YCbCr) or 4 (CMYK or YCCK).
     signature: the segments that a decoder needs, without height and width.
     scan_start: the byte at which the entropy-coded data begins.
-
   """
 
   height: int
@@ -64,9 +62,7 @@ def parse_header(data: bytes) -> JpegHeader | None:
 
   Returns:
     The header; None if this is no JPEG, or one whose fate cannot be told from
-    its header: progressive, lossless, arithmetic-coded, of several pictures,
-    or malformed.
-
+    its header: progressive, lossless, arithmetic-coded, or malformed.
   """
   if data[:2] != _START_OF_IMAGE:
     return None
@@ -80,7 +76,9 @@ def parse_header(data: bytes) -> JpegHeader | None:
     marker = data[offset + 1]
     length = (data[offset + 2] << 8) | data[offset + 3]
     end = offset + 2 + length
-    if length < 2 or end > size or marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+    if length < 2 or end > size or not 0xC0 <= marker <= _COMMENT:
+      return None
+    if 0xD0 <= marker <= END_OF_IMAGE:
       return None
     if marker in _BASELINE_FRAMES:
       if length < 8 or num_components:
@@ -91,12 +89,7 @@ def parse_header(data: bytes) -> JpegHeader | None:
       parts.append(data[offset : offset + 5] + data[offset + 9 : end])
     elif 0xC0 <= marker <= 0xCF and marker != 0xC4:
       return None
-    elif marker in _ALL_APPLICATION_SEGMENTS or marker == _COMMENT:
-      if data.startswith(_MULTI_PICTURE, offset + 4):
-        return None
-      if marker in (_JFIF_SEGMENT, _ADOBE_SEGMENT):
-        parts.append(data[offset:end])
-    else:
+    elif marker != _COMMENT:  # The one segment that no decoder looks into.
       parts.append(data[offset:end])
     offset = end
     if marker == _START_OF_SCAN:
@@ -121,7 +114,6 @@ def find_markers(data: np.ndarray) -> list[int]:
   Returns:
     The ascending positions of every 0xFF that is followed by anything but a
     stuffed zero or a restart marker.
-
   """
   markers: list[int] = []
   for start in range(0, len(data) - 1, _SCANNED_BYTES):
@@ -146,29 +138,41 @@ def is_scan_complete(
 
   Returns:
     Whether the only marker in between is in the last two bytes.
-
   """
   i = bisect.bisect_left(markers, scan_start)
   return i < len(markers) and markers[i] == stop - 2
 
 
-def is_huffman_coded(data: bytes) -> bool:
-  """Whether a JPEG is baseline, extended or progressive with Huffman codes.
+def is_plain(data: bytes) -> bool:
+  """Whether every decoder reads a JPEG that one decoder has read.
 
-  Every decoder has these (SOF0 to SOF2); arithmetic coding and lossless
-  processes are left out of many.
+  Decoders differ in what they forgive: Pillow passes over stray markers where
+  TensorFlow gives up. Plain is a sequence of whole segments and scans up to an
+  end-of-image marker, baseline, extended or progressive, Huffman-coded.
 
   Args:
-    data: a JPEG that some decoder has read.
-
+    data: a JPEG; what follows its end-of-image marker does not matter.
   """
+  markers = find_markers(np.frombuffer(data, np.uint8))
   offset = 2
-  while offset + 4 <= len(data) and data[offset] == 0xFF:
+  has_frame = has_scan = False
+  while offset + 2 <= len(data) and data[offset] == 0xFF:
     marker = data[offset + 1]
     if marker == 0xFF:  # Fill bytes may stand before any marker.
       offset += 1
       continue
-    if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-      return marker <= 0xC2
-    offset += 2 + ((data[offset + 2] << 8) | data[offset + 3])
+    if marker == END_OF_IMAGE:
+      return has_scan
+    is_frame = marker in _PLAIN_FRAMES and not has_frame
+    is_scan = marker == _START_OF_SCAN and has_frame
+    if not (is_frame or is_scan or marker in _TABLES_AND_COMMENTS):
+      return False
+    has_frame |= is_frame
+    has_scan |= is_scan
+    offset += 2 + int.from_bytes(data[offset + 2 : offset + 4], "big")
+    if is_scan:
+      i = bisect.bisect_left(markers, offset)
+      if i == len(markers):
+        return False
+      offset = markers[i]
   return False

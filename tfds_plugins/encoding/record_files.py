@@ -38,7 +38,6 @@ def check_format(file_format: str) -> None:
 
   Raises:
     errors.OptionError: the library that writes the format is not installed.
-
   """
   module = _OPTIONAL_MODULES.get(file_format)
   if module is not None and importlib.util.find_spec(module) is None:
@@ -58,7 +57,6 @@ def write_records(
     file_format: value of a `tfds.core.FileFormat`: `tfrecord`, `array_record`,
       `parquet` or `riegeli`.
     records: serialized examples, read one after the other.
-
   """
   _WRITERS[file_format](path, records)
 

@@ -50,7 +50,6 @@ class FeatureSpec:
   Attributes:
     name: the feature's flattened name, the column to read.
     kind: the list that holds it. float64 is stored as float32, as TFDS does.
-
   """
 
   name: str
@@ -82,7 +81,6 @@ class ExampleEncoder:
 
     Args:
       specs: the features, in any order.
-
     """
     # Map entries are sorted by key in protobuf's deterministic serialization.
     self._columns = [
@@ -96,7 +94,6 @@ class ExampleEncoder:
     Args:
       batch: has a column without nulls for each feature: binary or string for
         BYTES, a floating type for FLOAT, an integer type for INT64.
-
     """
     pieces = [
       column.encode(batch.column(column.name)) for column in self._columns

@@ -148,7 +148,6 @@ def map_images(batch: pa.RecordBatch) -> pa.RecordBatch:
 
   Returns:
     A column without nulls for each feature.
-
   """
   features = {
     "image": batch.column("image"),

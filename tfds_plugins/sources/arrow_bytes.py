@@ -19,7 +19,6 @@ def make_array(
 
   Returns:
     A `binary` or `large_binary` array.
-
   """
   offsets = np.zeros(len(values) + 1, np.int64 if is_large else np.int32)
   np.cumsum([len(value) for value in values], out=offsets[1:])
@@ -39,7 +38,6 @@ def get_values(column: pa.Array) -> tuple[list[int], memoryview]:
   Returns:
     The len(column) + 1 offsets, and the buffer: value i is
     `buffer[offsets[i] : offsets[i + 1]]`.
-
   """
   _, offsets_buffer, data = column.buffers()
   if not len(column) or offsets_buffer is None:

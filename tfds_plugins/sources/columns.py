@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfds_plugins import errors
+# Row number -> what is wrong with its value.
+BadValues = dict[int, str]
+
+_MAX_SHOWN_CHARACTERS = 60
+
+
+def to_array(column: pa.ChunkedArray) -> pa.Array:
+  """Returns the chunks of a column as one array."""
+  if not column.num_chunks:
+    return pa.nulls(0, column.type)
+  return pa.concat_arrays(column.chunks)
+
+
+def to_batch(table: pa.Table) -> pa.RecordBatch:
+  """Returns a table as one batch, even if it has no rows."""
+  return pa.RecordBatch.from_arrays(
+    [to_array(column) for column in table.columns], schema=table.schema
+  )
 
 
 def cast_column(
-  column: pa.Array, target: pa.DataType, *, name: str, where: str
-) -> pa.Array:
-  """Casts `column` to `target`; what is missing stays null.
+  column: pa.Array, target: pa.DataType, name: str
+) -> tuple[pa.Array, BadValues]:
+  """Casts `column` to `target`; what is missing becomes null.
 
   Writers disagree about types: pandas turns integers with nulls into doubles
   (NaN for null) and columns without any value into parquet's null type; other
@@ -20,67 +40,72 @@ def cast_column(
   Args:
     column: the column as found.
     target: the type the dataset asks for.
-    name: the column's name, for the error.
-    where: the file, for the error.
+    name: the column's name, for the descriptions.
 
   Returns:
-    An array of type `target`.
-
-  Raises:
-    errors.SourceError: a value cannot be expressed in `target`.
-
+    An array of type `target`, null where a value cannot be expressed in it; and
+    a description of each such value.
   """
-  if pa.types.is_string(target) and _holds_text(column.type):
-    return _to_valid_utf8(column)
-  if column.type == target:
-    return column
-  if pa.types.is_null(column.type):
-    return pa.nulls(len(column), target)
   if pa.types.is_dictionary(column.type):
     column = column.dictionary_decode()
-  if pa.types.is_floating(column.type) and pa.types.is_integer(target):
-    column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+  if _holds_text(column.type):
+    column = _to_valid_utf8(column)
+    if not pa.types.is_string(target):  # An empty field of a CSV file.
+      column = pc.if_else(pc.equal(column, ""), None, column)
+  elif pa.types.is_floating(column.type) and not pa.types.is_floating(target):
+    column = pc.if_else(pc.is_nan(column), None, column)
+  if column.type == target:
+    return column, {}
   try:
-    return pc.cast(column, target)
-  except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as e:
-    problem = errors.Problem(
-      what=f"Column '{name}' cannot be read as {target}.",
-      where=where,
-      expected=f"values of type {target}, or nulls",
-      found=f"type {column.type}: {e}",
-      to_do="Download the shard again, or correct the column.",
-    )
-    raise errors.SourceError(str(problem)) from e
+    return pc.cast(column, target), {}
+  except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+    return _cast_one_by_one(column, target, name)
 
 
 def make_column(
-  values: list, target: pa.DataType, *, name: str, where: str
-) -> pa.Array:
+  values: Sequence[Any], target: pa.DataType, name: str
+) -> tuple[pa.Array, BadValues]:
   """Makes a column of Python values, as JSON gives them.
 
   Args:
-    values: strings, numbers, booleans, None.
+    values: strings, numbers, booleans, lists, dictionaries, None.
     target: the type the dataset asks for.
-    name: the column's name, for the error.
-    where: the file, for the error.
+    name: the column's name, for the descriptions.
 
   Returns:
-    An array of type `target`.
-
-  Raises:
-    errors.SourceError: a value cannot be expressed in `target`.
-
+    As `cast_column` does.
   """
+  # NaN is what pandas writes for a missing value.
+  values = [None if v != v else v for v in values]
   try:
     column = pa.array(values)
   except (pa.ArrowException, OverflowError, UnicodeError):
     # Mixed types, e.g. 3 and "3", integers beyond 64 bits, or half a surrogate
     # pair: every value by its own words.
     column = pa.array(
-      [None if v is None else str(v).encode("utf-8", "replace") for v in values]
+      [
+        None if v is None else str(v).encode("utf-8", "replace") for v in values
+      ],
+      pa.binary(),
     )
-    column = _to_valid_utf8(column)
-  return cast_column(column, target, name=name, where=where)
+  return cast_column(column, target, name)
+
+
+def _cast_one_by_one(
+  column: pa.Array, target: pa.DataType, name: str
+) -> tuple[pa.Array, BadValues]:
+  """Casts values that cannot be cast together."""
+  parts = []
+  bad: BadValues = {}
+  for i in range(len(column)):
+    value = column.slice(i, 1)
+    try:
+      parts.append(pc.cast(value, target))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+      parts.append(pa.nulls(1, target))
+      shown = repr(value[0].as_py())[:_MAX_SHOWN_CHARACTERS]
+      bad[i] = f"column '{name}': {shown} is no {target}"
+  return pa.concat_arrays(parts), bad
 
 
 def _holds_text(data_type: pa.DataType) -> bool:

@@ -27,7 +27,6 @@ class Source:
     source_dir: the folder that was taken.
     shards: whole shards, in order.
     notes: what the user should know: shards that were left out, and why.
-
   """
 
   source_dir: epath.Path
@@ -59,7 +58,6 @@ def find_source(
     errors.ManualDirError: there are no shards.
     errors.SourceError: some are no tars, or their parquets are unusable; all
       of them are named.
-
   """
   listing = listing_lib.find_shards(
     manual_dir,
@@ -85,6 +83,12 @@ def find_source(
     for shard in listing.shards
   ]
   notes = []
+  nested = [shard.name for shard in listing.shards if "/" in shard.name]
+  if nested:
+    folders = list(dict.fromkeys(name.split("/")[0] for name in nested))
+    notes.append(
+      f"{len(nested):,} of the shards lie in sub-folders ({_name_some(folders)})."
+    )
   if listing.unfinished:
     notes.append(
       f"{len(listing.unfinished):,} shards were left out, for they have no"

@@ -28,7 +28,6 @@ def parse_row(data: bytes) -> Mapping[str, Any] | str:
 
   Returns:
     The object, or what is wrong with it.
-
   """
   try:
     row = json.loads(data)
@@ -40,26 +39,24 @@ def parse_row(data: bytes) -> Mapping[str, Any] | str:
 
 
 def to_batch(
-  rows: Sequence[Mapping[str, Any]], wanted: pa.Schema, *, where: str
-) -> pa.RecordBatch:
+  rows: Sequence[Mapping[str, Any]], wanted: pa.Schema
+) -> tuple[pa.RecordBatch, columns_lib.BadValues]:
   """Makes columns of parsed rows.
 
   Args:
     rows: parsed `.json` members.
     wanted: names and types of the columns; absent values become null.
-    where: the file, for errors.
 
   Returns:
-    A batch of len(rows) rows.
-
+    A batch of len(rows) rows; and the rows with a value that cannot be
+    expressed in the wanted type.
   """
-  arrays = [
-    columns_lib.make_column(
-      [row.get(field.name) for row in rows],
-      field.type,
-      name=field.name,
-      where=where,
+  arrays = []
+  bad: columns_lib.BadValues = {}
+  for field in wanted:
+    array, bad_values = columns_lib.make_column(
+      [row.get(field.name) for row in rows], field.type, field.name
     )
-    for field in wanted
-  ]
-  return pa.RecordBatch.from_arrays(arrays, schema=wanted)
+    arrays.append(array)
+    bad |= bad_values
+  return pa.RecordBatch.from_arrays(arrays, schema=wanted), bad

@@ -23,7 +23,9 @@ from tfds_plugins.sources import columns as columns_lib
 
 # Without these a parquet is not img2dataset's output.
 REQUIRED_COLUMNS = ("key", "status", "url")
+# Values of `status`; the other two say that there is no image.
 SUCCESS = "success"
+FAILURES = ("failed_to_download", "failed_to_resize")
 _NO_ROW = -1
 # Longer keys are no file names, and would be held in memory at full width.
 _MAX_KEY_BYTES = 1024
@@ -34,7 +36,6 @@ class KeyIndex:
 
   Attributes:
     num_rows: the number of keys.
-
   """
 
   def __init__(self, keys: pa.Array, *, where: str):
@@ -46,7 +47,6 @@ class KeyIndex:
 
     Raises:
       errors.SourceError: a key is null, too long, or occurs twice.
-
     """
     self.num_rows = len(keys)
     self._is_integer = pa.types.is_integer(keys.type)
@@ -79,7 +79,6 @@ class KeyIndex:
     Args:
       keys: names of samples in UTF-8. Integer keys match by value, so that
         `000000012` finds 12.
-
     """
     if not self.num_rows or not keys:
       return np.full(len(keys), _NO_ROW, np.int64)
@@ -102,8 +101,8 @@ class ParquetRows:
   Attributes:
     num_rows: the number of rows.
     column_names: the names of all columns.
+    has_global_keys: whether keys are unique beyond their shard.
     index: finds rows by key.
-
   """
 
   def __init__(self, path: epath.Path, wanted: pa.Schema):
@@ -116,7 +115,6 @@ class ParquetRows:
 
     Raises:
       errors.SourceError: it is no parquet, or not img2dataset's.
-
     """
     self._where = str(path)
     self._wanted = wanted
@@ -124,10 +122,8 @@ class ParquetRows:
     self._stack = contextlib.ExitStack()
     with _reading(self._where):
       self._file = pq.ParquetFile(self._stack.enter_context(path.open("rb")))
-      schema = self._file.schema_arrow
-      check_columns(schema, self._where)
-      self.column_names = frozenset(schema.names)
-      self._key = schema.field("key")
+      check_columns(self._file.schema_arrow, self._where)
+      self.column_names = frozenset(self._file.schema_arrow.names)
       groups = [
         self._file.metadata.row_group(i).num_rows
         for i in range(self._file.num_row_groups)
@@ -135,7 +131,11 @@ class ParquetRows:
       self._group_starts = np.cumsum([0, *groups])
       keys = self._file.read(columns=["key"], use_threads=False)["key"]
     self.num_rows = self._file.metadata.num_rows
-    self.index = KeyIndex(self._normalize_keys(keys), where=self._where)
+    keys = self._normalize_keys(keys)
+    # Integer keys start again in every shard: alone they cannot tell whether a
+    # parquet belongs to its tar.
+    self.has_global_keys = pa.types.is_string(keys.type)
+    self.index = KeyIndex(keys, where=self._where)
 
   def __enter__(self) -> ParquetRows:
     return self
@@ -143,72 +143,77 @@ class ParquetRows:
   def __exit__(self, *unused_args: object) -> None:
     self._stack.close()
 
-  def read(self, positions: np.ndarray) -> pa.RecordBatch:
+  def read(
+    self, positions: np.ndarray
+  ) -> tuple[pa.RecordBatch, columns_lib.BadValues]:
     """Reads the wanted columns of some rows.
 
     Args:
       positions: (n,) int64, row numbers in any order.
 
     Returns:
-      A batch of n rows in that order, with the wanted columns and types.
-
+      A batch of n rows in that order, with the wanted columns and types; and
+      the rows of it with a value that cannot be expressed in the wanted type.
     """
     groups = np.searchsorted(self._group_starts, positions, side="right") - 1
     tables, places = [], []
     for group in np.unique(groups):
       inside = np.flatnonzero(groups == group)
       rows = positions[inside] - self._group_starts[group]
-      tables.append(
-        self._read_group(int(group)).take(pa.array(rows.tolist(), pa.int64()))
-      )
+      with _reading(self._where):
+        tables.append(
+          self._read_group(int(group)).take(pa.array(rows.tolist(), pa.int64()))
+        )
       places.append(inside)
     if not tables:
-      return self._wanted.empty_table().combine_chunks().to_batches()[0]
-    order = np.argsort(np.concatenate(places), kind="stable")
-    table = (
-      pa.concat_tables(tables)
-      .take(pa.array(order.tolist(), pa.int64()))
-      .combine_chunks()
+      return columns_lib.to_batch(self._wanted.empty_table()), {}
+    order = np.argsort(np.concatenate(places), kind="stable").tolist()
+    found = columns_lib.to_batch(
+      pa.concat_tables(tables).take(pa.array(order, pa.int64()))
     )
     arrays = []
+    bad: columns_lib.BadValues = {}
     for field in self._wanted:
-      if field.name in table.column_names:
-        column = table[field.name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-          column = pa.concat_arrays(column.chunks)
-        arrays.append(
-          columns_lib.cast_column(
-            column, field.type, name=field.name, where=self._where
-          )
+      if field.name in self.column_names:
+        array, bad_values = columns_lib.cast_column(
+          found.column(field.name), field.type, field.name
         )
+        bad |= bad_values
       else:
-        arrays.append(pa.nulls(len(positions), field.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=self._wanted)
+        array = pa.nulls(len(positions), field.type)
+      arrays.append(array)
+    return pa.RecordBatch.from_arrays(arrays, schema=self._wanted), bad
 
   def iter_status(
     self, is_wanted: np.ndarray
-  ) -> Iterator[tuple[str, str | None, str | None]]:
+  ) -> Iterator[tuple[str, str, str]]:
     """Yields (key, status, error message) of the rows that `is_wanted` marks.
 
     Args:
       is_wanted: (num_rows,) bool.
-
     """
     names = ["key", "status", "error_message"]
-    names = [n for n in names if n in self.column_names]
     start = 0
     with _reading(self._where):
-      for batch in self._file.iter_batches(columns=names, use_threads=False):
+      for batch in self._file.iter_batches(
+        columns=[name for name in names if name in self.column_names],
+        use_threads=False,
+      ):
         mask = is_wanted[start : start + len(batch)]
         start += len(batch)
-        for row in batch.filter(pa.array(mask.tolist())).to_pylist():
-          message = row.get("error_message")
-          status = row["status"]
-          yield (
-            str(row["key"]),
-            None if status is None else str(status),
-            None if message is None else str(message),
-          )
+        marked = batch.filter(pa.array(mask.tolist(), pa.bool_()))
+        columns = [
+          self._to_text(marked.column(name))
+          if name in self.column_names
+          # Before there were messages, the status said all.
+          else [""] * len(marked)
+          for name in names
+        ]
+        yield from zip(*columns)
+
+  def _to_text(self, column: pa.Array) -> list[str]:
+    text, _ = columns_lib.cast_column(column, pa.string(), "")
+    return text.fill_null("").to_pylist()
 
   def _read_group(self, group: int) -> pa.Table:
     # The tar and the parquet usually have the same order: consecutive calls
@@ -223,17 +228,22 @@ class ParquetRows:
     return self._last_group[1]
 
   def _normalize_keys(self, keys: pa.ChunkedArray) -> pa.Array:
-    target = pa.string()
-    if pa.types.is_integer(self._key.type) or pa.types.is_floating(
-      self._key.type
-    ):
-      target = pa.int64()
-    column = pa.concat_arrays(keys.chunks) if keys.num_chunks else None
-    if column is None:
-      return pa.array([], target)
-    return columns_lib.cast_column(
-      column, target, name="key", where=self._where
+    is_number = pa.types.is_integer(keys.type) or pa.types.is_floating(
+      keys.type
     )
+    column, bad = columns_lib.cast_column(
+      columns_lib.to_array(keys),
+      pa.int64() if is_number else pa.string(),
+      "key",
+    )
+    if bad:
+      raise _key_error(
+        "A key is neither text nor a whole number.",
+        self._where,
+        "keys such as 000010005",
+        next(iter(bad.values())),
+      )
+    return column
 
 
 def check_columns(schema: pa.Schema, where: str) -> None:
@@ -244,8 +254,8 @@ def check_columns(schema: pa.Schema, where: str) -> None:
     where: the file, for the error.
 
   Raises:
-    errors.SourceError: a required column is missing.
-
+    errors.SourceError: a required column is missing, or a column is there
+      twice.
   """
   missing = [name for name in REQUIRED_COLUMNS if name not in schema.names]
   if missing:
@@ -261,6 +271,21 @@ def check_columns(schema: pa.Schema, where: str) -> None:
       ),
     )
     raise errors.SourceError(str(problem))
+  _check_unique(schema, where)
+
+
+def _check_unique(schema: pa.Schema, where: str) -> None:
+  names = schema.names
+  repeated = sorted({name for name in names if names.count(name) > 1})
+  if repeated:
+    problem = errors.Problem(
+      what="The parquet has columns of the same name.",
+      where=where,
+      expected="every column once",
+      found=f"repeated {', '.join(repeated)}",
+      to_do="Put back the parquet that img2dataset wrote beside the tar.",
+    )
+    raise errors.SourceError(str(problem))
 
 
 def check_file(path: epath.Path) -> None:
@@ -271,7 +296,6 @@ def check_file(path: epath.Path) -> None:
 
   Raises:
     errors.SourceError: it is damaged, or not img2dataset's.
-
   """
   with _reading(str(path)), path.open("rb") as f:
     schema = pq.read_schema(f)

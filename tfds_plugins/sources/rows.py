@@ -25,7 +25,6 @@ class SkippedRow:
     key: the row's key; '' where the row cannot even be named.
     reason: one word for the class of reasons, e.g. `failed_to_download`.
     detail: what exactly was found.
-
   """
 
   source_shard: str
@@ -46,7 +45,6 @@ class SourceBatch:
     num_rows: how many rows of the source this batch accounts for.
     missing_columns: columns that were asked for and that the source of these
       rows does not have at all.
-
   """
 
   rows: pa.RecordBatch
@@ -67,7 +65,6 @@ class SourceSlice:
     start: the part's first byte in `path`.
     stop: the first byte after it.
     size_bytes: the size of `path`.
-
   """
 
   name: str
@@ -81,8 +78,3 @@ class SourceSlice:
   def is_first(self) -> bool:
     """Whether this part answers for the shard's rows that have no sample."""
     return self.start == 0
-
-  @property
-  def is_whole(self) -> bool:
-    """Whether this part is all of the shard."""
-    return self.start == 0 and self.stop >= self.size_bytes

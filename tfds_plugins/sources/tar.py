@@ -27,6 +27,7 @@ _MAGIC = np.frombuffer(b"ustar", np.uint8)
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 # Names and pax records are far below this; a larger one is a damaged header.
 _MAX_EXTENSION_BYTES = 1 << 20
+_MAX_DECIMAL_DIGITS = 18
 _REGULAR_TYPES = b"0\x007"
 _EXTENSION_TYPES = b"xLK"  # pax records, GNU long name, GNU long link
 _TYPES_WITHOUT_DATA = b"123456"
@@ -41,7 +42,6 @@ class End(enum.Enum):
     MARKER: with the block of zeros that ends a complete archive.
     TRUNCATED: the file stopped before the marker or inside a member.
     CORRUPT: at a block that is no header.
-
   """
 
   MARKER = "complete"
@@ -60,7 +60,6 @@ class Member:
     data: its content, valid until the next window is read; None if it was not
       asked for, or is cut off.
     is_cut: whether the file ends before the content does.
-
   """
 
   name: bytes
@@ -83,11 +82,12 @@ def parse_header(block: bytes) -> _Header | None:
   Returns:
     Type flag, size and path; None if the block is no header or its checksum is
     wrong.
-
   """
+  if len(block) < BLOCK_BYTES:
+    return None
   checksum = _parse_number(block[148:156])
   size = _parse_number(block[124:136])
-  if checksum is None or size is None or len(block) < BLOCK_BYTES:
+  if checksum is None or size is None:
     return None
   # The sum of all bytes, with the checksum's own field taken as 8 spaces.
   if sum(block) - sum(block[148:156]) + 8 * 32 != checksum:
@@ -103,14 +103,12 @@ def _parse_number(field: bytes) -> int | None:
 
   Args:
     field: octal digits, or GNU's base-256 (first bit set) for 8 GiB and more.
-
   """
   if field and field[0] & 0x80:
     return int.from_bytes(field[1:], "big") if field[0] == 0x80 else None
-  try:
-    return int(field.strip(b" \0") or b"0", 8)
-  except ValueError:
-    return None
+  digits = field.strip(b" \0")
+  # (`int` itself would take signs and underscores too.)
+  return int(digits or b"0", 8) if not digits.strip(b"01234567") else None
 
 
 def _parse_pax(data: bytes) -> dict[bytes, bytes]:
@@ -118,12 +116,17 @@ def _parse_pax(data: bytes) -> dict[bytes, bytes]:
   records = {}
   while data:
     length, _, _ = data.partition(b" ")
-    if not length.isdigit() or not len(length) < int(length) <= len(data):
+    if not _is_decimal(length) or not len(length) < int(length) <= len(data):
       break
     keyword, _, value = data[len(length) + 1 : int(length) - 1].partition(b"=")
     records[keyword] = value
     data = data[int(length) :]
   return records
+
+
+def _is_decimal(field: bytes) -> bool:
+  """Whether a field is a number that a size can be, in decimal digits."""
+  return field.isdigit() and len(field) <= _MAX_DECIMAL_DIGITS
 
 
 def _parse_plain_headers(blocks: np.ndarray) -> dict[int, _Header]:
@@ -135,7 +138,6 @@ def _parse_plain_headers(blocks: np.ndarray) -> dict[int, _Header]:
   Returns:
     Headers by block number, checksums verified. Not all of them need be part
     of the archive: a member may itself be a tar.
-
   """
   candidates = np.flatnonzero((blocks[:, 257:262] == _MAGIC).all(axis=1))
   headers = blocks[candidates]
@@ -169,7 +171,6 @@ class TarReader:
   Attributes:
     end: how the archive ended; None until the iteration is over.
     end_offset: the byte at which it ended.
-
   """
 
   def __init__(
@@ -182,7 +183,6 @@ class TarReader:
         pass large contents that are not wanted.
       size_bytes: the size of the file.
       window_bytes: how much is read at a time, a multiple of 512.
-
     """
     self._file = file
     self._size_bytes = size_bytes
@@ -204,8 +204,7 @@ class TarReader:
 
     Yields:
       The members that end in one window. Afterwards `end` says how the archive
-      ended.
-
+      ended; what follows its end marker is not looked at.
     """
     while self.end is None:
       self._fill()
@@ -237,7 +236,6 @@ class TarReader:
     Returns:
       The members, and the position relative to the buffer where the parsing
       goes on: of a first header, or past the buffer's end.
-
     """
     num_blocks = self._num_bytes // BLOCK_BYTES
     blocks = self._buffer[: num_blocks * BLOCK_BYTES].reshape(-1, BLOCK_BYTES)
@@ -286,7 +284,7 @@ class TarReader:
           records = _parse_pax(data)
           long_name = records.get(b"path", long_name)
           if b"size" in records:
-            if not records[b"size"].isdigit():
+            if not _is_decimal(records[b"size"]):
               return members, self._stop(End.CORRUPT, position)
             long_size = int(records[b"size"])
         position = next_position
@@ -307,7 +305,7 @@ class TarReader:
       start = position = next_position
       long_name = long_size = None
     # The next header is not in the buffer.
-    if self._is_over and position <= self._num_bytes:
+    if self._is_over:
       return members, self._stop(End.TRUNCATED, position)
     self._make_room(position + BLOCK_BYTES - start)
     return members, start

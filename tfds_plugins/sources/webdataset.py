@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrow_bytes
+from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import json_rows
 from tfds_plugins.sources import parquet_rows
 from tfds_plugins.sources import tar
@@ -36,6 +37,7 @@ from tfds_plugins.sources.rows import SourceSlice
 # `failed_to_resize`) and those of `tar.End`.
 NO_IMAGE = "no_image_in_tar"
 NO_METADATA = "no_metadata"
+BAD_METADATA = "bad_metadata"
 NOT_IN_TAR = "missing_from_tar"
 IMAGE_TOO_LARGE = "image_too_large"
 UNKNOWN_STATUS = "unknown_status"
@@ -55,8 +57,12 @@ class _Sample:
 
   key: bytes
   offset: int
+  extension: bytes = b""  # of the image
+  is_repeated: bool = False  # The same image twice: two samples in a row.
   image: bytes | memoryview | None = None
   json: bytes | memoryview | None = None
+  has_large_json: bool = False
+  is_cut: bool = False  # The tar ends inside it.
   problem: tuple[str, str] | None = None  # reason, detail
 
   @property
@@ -72,11 +78,12 @@ class _Account:
   Attributes:
     is_met: (num_rows,) bool, for each row of the parquet.
     keys_without_row: keys of samples that the parquet does not know.
-
+    has_cut_sample: whether the sample in which the tar ends has been met.
   """
 
   is_met: np.ndarray
   keys_without_row: set[bytes]
+  has_cut_sample: bool = False
 
 
 def iter_batches(
@@ -98,7 +105,6 @@ def iter_batches(
   Raises:
     errors.SourceError: the tar or parquet is not what img2dataset writes, or
       a key occurs twice, so that pairing would be a guess.
-
   """
   path = epath.Path(source_slice.path)
   with contextlib.ExitStack() as stack:
@@ -128,17 +134,21 @@ def check_tar(path: epath.Path) -> None:
 
   Raises:
     errors.SourceError: it is something else.
-
   """
-  with path.open("rb") as f:
-    start = cast(bytes, f.read(tar.BLOCK_BYTES))
+  try:
+    with path.open("rb") as f:
+      start = cast(bytes, f.read(tar.BLOCK_BYTES))
+  except OSError as e:
+    start, found = b"", f"{type(e).__name__}: {e}"
+  else:
+    found = _describe_start(start)
   if start == bytes(tar.BLOCK_BYTES) or tar.parse_header(start):
     return
   problem = errors.Problem(
     what="This is not a tar archive.",
     where=str(path),
     expected="a tar as img2dataset writes it, uncompressed",
-    found=_describe_start(start),
+    found=found,
     to_do=(
       "Remove this shard (every file with its number), or have img2dataset"
       " write it again."
@@ -168,21 +178,26 @@ def _iter_samples(
   the whole tar, for it answers for the rows that have no sample; any other one
   stops where it ends.
   """
-  last_prefix = None
-  sample: _Sample | None = None
+  # A sample's members belong to the slice in which its first header is. The
+  # reader asks about the members of a whole window before it hands them on.
+  asked_prefix: bytes | None = None
+  asked_offset = 0
 
   def is_wanted(name: bytes, size_bytes: int, offset: int) -> bool:
-    if not source_slice.start <= offset < source_slice.stop:
-      # The members of a sample belong to the slice in which its first one is.
-      if sample is None or _split_name(name)[0] != last_prefix:
-        return False
-      if not source_slice.start <= sample.offset < source_slice.stop:
-        return False
-    extension = name[name.rfind(b".") + 1 :].lower()
+    nonlocal asked_prefix, asked_offset
+    prefix, key, extension = _split_name(name)
+    if not key:
+      return False
+    if prefix != asked_prefix:
+      asked_prefix, asked_offset = prefix, offset
+    if not source_slice.start <= asked_offset < source_slice.stop:
+      return False
     if extension in _IMAGE_EXTENSIONS:
       return size_bytes <= MAX_IMAGE_BYTES
     return extension == b"json" and size_bytes <= json_rows.MAX_JSON_BYTES
 
+  last_prefix: bytes | None = None
+  sample: _Sample | None = None
   for members in reader.iter_windows(is_wanted):
     complete: list[_Sample] = []
     for member in members:
@@ -207,7 +222,8 @@ def _iter_samples(
 
 def _add_member(sample: _Sample, member: tar.Member, extension: bytes) -> None:
   """Adds a member to its sample, or the reason why it cannot be."""
-  if member.is_cut:
+  sample.is_cut |= member.is_cut
+  if member.is_cut and extension in (*_IMAGE_EXTENSIONS, b"json"):
     name = member.name.decode("utf-8", "replace")
     sample.problem = (
       tar.End.TRUNCATED.value,
@@ -215,7 +231,11 @@ def _add_member(sample: _Sample, member: tar.Member, extension: bytes) -> None:
     )
   elif extension == b"json":
     sample.json = member.data
-  elif extension in _IMAGE_EXTENSIONS and sample.image is None:
+    sample.has_large_json = member.size_bytes > json_rows.MAX_JSON_BYTES
+  elif extension in _IMAGE_EXTENSIONS and sample.extension:
+    sample.is_repeated |= extension == sample.extension
+  elif extension in _IMAGE_EXTENSIONS:
+    sample.extension = extension
     sample.image = member.data
     if member.size_bytes > MAX_IMAGE_BYTES:
       sample.problem = (
@@ -246,35 +266,40 @@ def _join(
   parsed: list[Mapping[str, Any]] = []
   skipped: list[SkippedRow] = []
   num_rows = 0
+
+  def skip(sample: _Sample, reason: str, detail: str) -> None:
+    skipped.append(
+      SkippedRow(
+        source_shard=source_slice.name,
+        key=sample.name,
+        reason=reason,
+        detail=detail,
+      )
+    )
+
   for sample, position in zip(samples, positions.tolist()):
     if not source_slice.start <= sample.offset < source_slice.stop:
       continue
     num_rows += 1
-    problem = sample.problem
-    row: Mapping[str, Any] | str = {}
-    if problem is None and sample.image is None:
-      problem = (NO_IMAGE, "the tar has no image under this key")
-    if problem is None and position < 0:
+    if sample.problem is not None:
+      skip(sample, *sample.problem)
+      continue
+    if sample.image is None:
+      skip(sample, NO_IMAGE, "the tar has no image under this key")
+      continue
+    if position < 0:
       row = _parse_json(sample)
       if isinstance(row, str):
-        problem = (NO_METADATA, row)
-    if problem is not None:
-      skipped.append(
-        SkippedRow(
-          source_shard=source_slice.name,
-          key=sample.name,
-          reason=problem[0],
-          detail=problem[1],
-        )
-      )
-      continue
+        skip(sample, NO_METADATA, row)
+        continue
+      parsed.append(row)
     kept.append(sample)
     kept_positions.append(position)
-    if position < 0:
-      parsed.append(cast(Mapping[str, Any], row))
-  metadata = _read_metadata(
-    np.array(kept_positions, np.int64), parsed, rows, wanted, source_slice
+  metadata, bad = _read_metadata(
+    np.array(kept_positions, np.int64), parsed, rows, wanted
   )
+  if rows is not None and not rows.has_global_keys:
+    _check_urls(kept, kept_positions, metadata, source_slice)
   batch = pa.RecordBatch.from_arrays(
     [
       pa.array([s.name for s in kept], pa.string()),
@@ -283,12 +308,46 @@ def _join(
     ],
     names=[KEY_COLUMN, IMAGE_COLUMN, *wanted.names],
   )
+  if bad:
+    for i, detail in sorted(bad.items()):
+      skip(kept[i], BAD_METADATA, detail)
+    batch = batch.filter(pa.array([i not in bad for i in range(len(kept))]))
   return SourceBatch(
     rows=batch,
     skipped=skipped,
     num_rows=num_rows,
     missing_columns=_find_missing_columns(parsed, rows, wanted),
   )
+
+
+def _check_urls(
+  samples: list[_Sample],
+  positions: list[int],
+  metadata: pa.RecordBatch,
+  source_slice: SourceSlice,
+) -> None:
+  """Checks by one sample's own URL that the parquet is that of the tar."""
+  if "url" not in metadata.schema.names:
+    return
+  urls = metadata.column("url")
+  for sample, position, url in zip(samples, positions, urls):
+    row = _parse_json(sample)
+    if (
+      position < 0
+      or isinstance(row, str)
+      or not isinstance(row.get("url"), str)
+    ):
+      continue
+    if row["url"] != url.as_py():
+      problem = errors.Problem(
+        what="The parquet belongs to another tar.",
+        where=source_slice.metadata_path,
+        expected=f"the URL that the tar has for {sample.name}: {row['url']}",
+        found=url.as_py() or "no URL",
+        to_do="Put back the parquet that img2dataset wrote with this tar.",
+      )
+      raise errors.SourceError(str(problem))
+    return
 
 
 def _find_missing_columns(
@@ -311,6 +370,7 @@ def _find_rows(
 ) -> np.ndarray:
   """Returns each sample's row in the parquet, or -1; marks them as met."""
   keys = [sample.key for sample in samples]
+  account.has_cut_sample |= any(sample.is_cut for sample in samples)
   positions = np.full(len(keys), -1, np.int64)
   if rows is not None:
     positions = rows.index.find(keys)
@@ -320,6 +380,7 @@ def _find_rows(
   values, counts = np.unique(found, return_counts=True)
   repeated += values[counts > 1].tolist()
   twice = [keys[positions.tolist().index(p)] for p in repeated[:5]]
+  twice += [sample.key for sample in samples if sample.is_repeated]
   for key, position in zip(keys, positions.tolist()):
     if position < 0:
       if key in account.keys_without_row:
@@ -341,6 +402,8 @@ def _find_rows(
 
 
 def _parse_json(sample: _Sample) -> Mapping[str, Any] | str:
+  if sample.has_large_json:
+    return f"the .json member has more than {json_rows.MAX_JSON_BYTES:,} bytes"
   if sample.json is None:
     return "neither a row in a parquet nor a .json member in the tar"
   return json_rows.parse_row(bytes(sample.json))
@@ -355,21 +418,23 @@ def _read_metadata(
   parsed: list[Mapping[str, Any]],
   rows: parquet_rows.ParquetRows | None,
   wanted: pa.Schema,
-  source_slice: SourceSlice,
-) -> pa.RecordBatch:
+) -> tuple[pa.RecordBatch, columns_lib.BadValues]:
   """Returns the metadata in the order of `positions` (-1: the next parsed)."""
   if rows is not None and not parsed:
     return rows.read(positions)
-  from_json = json_rows.to_batch(parsed, wanted, where=source_slice.path)
+  from_json, bad_json = json_rows.to_batch(parsed, wanted)
   if rows is None:
-    return from_json
-  in_parquet = positions >= 0
-  from_parquet = rows.read(positions[in_parquet])
+    return from_json, bad_json
+  in_parquet = np.flatnonzero(positions >= 0)
+  in_json = np.flatnonzero(positions < 0)
+  from_parquet, bad_parquet = rows.read(positions[in_parquet])
   place = np.empty(len(positions), np.int64)
-  place[in_parquet] = np.arange(from_parquet.num_rows)
-  place[~in_parquet] = from_parquet.num_rows + np.arange(len(parsed))
+  place[in_parquet] = np.arange(len(in_parquet))
+  place[in_json] = len(in_parquet) + np.arange(len(in_json))
   table = pa.Table.from_batches([from_parquet, from_json])
-  return table.take(pa.array(place.tolist())).combine_chunks().to_batches()[0]
+  bad = {int(in_parquet[i]): text for i, text in bad_parquet.items()}
+  bad |= {int(in_json[i]): text for i, text in bad_json.items()}
+  return columns_lib.to_batch(table.take(pa.array(place.tolist()))), bad
 
 
 def _iter_rest(
@@ -384,7 +449,7 @@ def _iter_rest(
   detail = f"the tar cannot be read from byte {reader.end_offset:,} on"
   broken = end is not tar.End.MARKER
   if rows is None:
-    if broken:
+    if broken and not account.has_cut_sample:
       yield _skipped_batch(
         [
           SkippedRow(
@@ -402,9 +467,10 @@ def _iter_rest(
     if status == parquet_rows.SUCCESS:
       reason = cast(tar.End, end).value if broken else NOT_IN_TAR
       text = detail if broken else "a success in the parquet, not in the tar"
+    elif status in parquet_rows.FAILURES:
+      reason, text = status, message
     else:
-      reason = status or UNKNOWN_STATUS
-      text = message or ""
+      reason, text = UNKNOWN_STATUS, f"status '{status}': {message}"
     skipped.append(
       SkippedRow(
         source_shard=source_slice.name, key=key, reason=reason, detail=text
