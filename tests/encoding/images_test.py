@@ -215,7 +215,7 @@ REJECTED = {
     ),
     "decompression_bomb",
   ),
-  "half an avif": (encode(NOISE, "AVIF")[:600], "undecodable_image"),
+  "half an avif": (encode(NOISE, "AVIF")[:200], "not_an_image"),
   "half a webp": (encode(NOISE, "WEBP")[:500], "undecodable_image"),
 }
 

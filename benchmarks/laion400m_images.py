@@ -1,0 +1,249 @@
+"""Times the conversion of one folder of img2dataset shards, side by side.
+
+    python benchmarks/laion400m_images.py CORPUS_DIR [--rounds 3]
+
+`CORPUS_DIR` is what `benchmarks/make_corpus.py` writes. In each round, one after
+the other, each in a process of its own and onto an empty folder:
+
+    cp               copies the tars with cp (into the page cache)
+    cp + sync        and waits until they are on the disk
+    ours             this package's laion400m/images, one worker a core
+    ours + sync      and waits until the output is on the disk
+    ours, 1 process  without worker processes
+    datasets         Hugging Face datasets' webdataset builder, one process a core
+    tfds             TFDS's own laion400m/images on Beam's DirectRunner, its
+                     default; on the first shard alone, for it stops at the second
+
+Printed are the medians of the rounds: examples/s, microseconds an example, the
+ratios to cp and to tfds, and the largest resident memory of a process. Imports
+are not timed; starting workers is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+import psutil
+
+CONTESTANTS = (
+  "cp",
+  "cp + sync",
+  "ours",
+  "ours + sync",
+  "ours, 1 process",
+  "datasets",
+  "tfds",
+)
+
+
+def list_tars(corpus_dir: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the tars of the corpus."""
+  return sorted(corpus_dir.glob("*.tar"))
+
+
+def count_examples(tars: list[pathlib.Path]) -> int:
+  """Returns the number of images in the tars, by img2dataset's own stats."""
+  stats = [tar.with_name(f"{tar.stem}_stats.json") for tar in tars]
+  return sum(json.loads(path.read_text())["successes"] for path in stats)
+
+
+def sync(folder: pathlib.Path) -> None:
+  """Waits until the files are on the disk."""
+  for path in folder.rglob("*"):
+    if path.is_file():
+      with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def run_cp(corpus_dir: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
+  """Copies the tars and returns the seconds it took."""
+  start = time.perf_counter()
+  subprocess.run(["cp", *map(str, list_tars(corpus_dir)), str(out_dir)], check=True)
+  if name.endswith("sync"):
+    sync(out_dir)
+  return time.perf_counter() - start
+
+
+def run_ours(corpus_dir: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
+  """Builds this package's dataset and returns the seconds it took."""
+  import tensorflow_datasets as tfds
+
+  import tfds_plugins  # noqa: F401
+
+  num_workers = 1 if name.endswith("1 process") else None
+  builder = tfds.builder(
+    "laion400m/images", data_dir=out_dir, num_workers=num_workers
+  )
+  config = tfds.download.DownloadConfig(manual_dir=corpus_dir)
+  start = time.perf_counter()
+  builder.download_and_prepare(download_config=config)
+  if name.endswith("sync"):
+    sync(out_dir)
+  seconds = time.perf_counter() - start
+  found = builder.info.splits["train"].num_examples
+  expected = count_examples(list_tars(corpus_dir))
+  if found != expected:
+    raise AssertionError(f"{found} examples instead of {expected}")
+  return seconds
+
+
+def run_datasets(
+  corpus_dir: pathlib.Path, out_dir: pathlib.Path, unused_name: str
+) -> float:
+  """Builds Hugging Face's dataset and returns the seconds it took."""
+  import datasets
+
+  start = time.perf_counter()
+  dataset = datasets.load_dataset(
+    "webdataset",
+    data_files={"train": [str(tar) for tar in list_tars(corpus_dir)]},
+    cache_dir=str(out_dir),
+    num_proc=os.cpu_count(),
+    split="train",
+  )
+  seconds = time.perf_counter() - start
+  if len(dataset) != count_examples(list_tars(corpus_dir)):
+    raise AssertionError(f"{len(dataset)} examples")
+  return seconds
+
+
+def run_tfds(
+  corpus_dir: pathlib.Path, out_dir: pathlib.Path, unused_name: str
+) -> float:
+  """Builds TFDS's own dataset from the first shard."""
+  import apache_beam  # noqa: F401
+  import tensorflow as tf  # noqa: F401
+  import tensorflow_datasets as tfds
+  from tensorflow_datasets.vision_language.laion400m import laion400m
+
+  laion400m.LAION400M_IMAGES_CONFIG.num_shards = 1  # Instead of 41,455.
+  builder = laion400m.Laion400m(config="images", data_dir=out_dir)
+  config = tfds.download.DownloadConfig(manual_dir=corpus_dir)
+  start = time.perf_counter()
+  builder.download_and_prepare(download_config=config)
+  return time.perf_counter() - start
+
+
+RUNNERS = {
+  "cp": run_cp,
+  "ours": run_ours,
+  "datasets": run_datasets,
+  "tfds": run_tfds,
+}
+
+
+def run_contestant(
+  name: str, corpus_dir: pathlib.Path, work_dir: pathlib.Path
+) -> tuple[float, float]:
+  """Runs one contestant in a new process.
+
+  Returns:
+    Its seconds, and the largest resident memory of any of its processes in MB.
+  """
+  with tempfile.TemporaryDirectory(dir=work_dir) as out_dir:
+    command = [sys.executable, __file__, str(corpus_dir), f"--run={name}"]
+    process = subprocess.Popen(
+      [*command, f"--work_dir={out_dir}"],
+      stdout=subprocess.PIPE,
+      stderr=subprocess.DEVNULL,
+      env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+      text=True,
+    )
+    peak = [0]
+    thread = threading.Thread(target=watch_memory, args=(process.pid, peak))
+    thread.start()
+    printed, _ = process.communicate()
+    thread.join()
+    if process.returncode:
+      raise RuntimeError(f"{name} failed; run {' '.join(command)} to see why")
+  os.sync()  # What one has written does not slow the next one down.
+  return float(printed.splitlines()[-1]), peak[0] / 1e6
+
+
+def watch_memory(pid: int, peak: list[int]) -> None:
+  """Notes the largest resident memory of a process or one of its children."""
+  while True:
+    try:
+      parent = psutil.Process(pid)
+      if parent.status() == psutil.STATUS_ZOMBIE:
+        return
+      for process in [parent, *parent.children(recursive=True)]:
+        try:
+          peak[0] = max(peak[0], process.memory_info().rss)
+        except psutil.Error:
+          continue
+    except psutil.Error:
+      return
+    time.sleep(0.02)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("corpus_dir", type=pathlib.Path)
+  parser.add_argument("--rounds", type=int, default=3)
+  parser.add_argument("--work_dir", type=pathlib.Path)
+  parser.add_argument("--only", nargs="*", default=CONTESTANTS)
+  parser.add_argument("--run", help=argparse.SUPPRESS)
+  args = parser.parse_args()
+  if args.run:
+    runner = RUNNERS[args.run.partition(" ")[0].rstrip(",")]
+    print(runner(args.corpus_dir, args.work_dir, args.run))
+    return
+  work_dir = args.work_dir or args.corpus_dir.parent
+  tars = list_tars(args.corpus_dir)
+  num_bytes = sum(tar.stat().st_size for tar in tars)
+  num_examples = count_examples(tars)
+  print(
+    f"{len(tars)} tars, {num_bytes / 1e6:,.0f} MB, {num_examples:,} images;"
+    f" {os.cpu_count()} cores, {args.rounds} rounds"
+  )
+  with tempfile.TemporaryDirectory(dir=work_dir) as warm_up:
+    for tar in tars:  # All find the tars in the page cache.
+      shutil.copy(tar, warm_up)
+  os.sync()
+  seconds = collections.defaultdict(list)
+  memory = collections.defaultdict(list)
+  for _ in range(args.rounds):
+    for name in args.only:
+      duration, peak = run_contestant(name, args.corpus_dir, work_dir)
+      count = count_examples(tars[:1]) if name == "tfds" else num_examples
+      seconds[name].append(duration / count)
+      memory[name].append(peak)
+  print_table(seconds, memory)
+
+
+def print_table(
+  seconds: dict[str, list[float]], memory: dict[str, list[float]]
+) -> None:
+  """Prints the medians."""
+  median = {name: statistics.median(values) for name, values in seconds.items()}
+  print(
+    "| | examples/s | us/example (lowest to highest) | time, cp = 1"
+    " | speed, tfds = 1 | MB a process |"
+  )
+  print("|---|---|---|---|---|---|")
+  for name, values in seconds.items():
+    cp = median.get("cp + sync" if name.endswith("sync") else "cp")
+    tfds = median.get("tfds")
+    print(
+      f"| {name} | {1 / median[name]:,.0f} | {median[name] * 1e6:,.1f}"
+      f" ({min(values) * 1e6:,.1f} to {max(values) * 1e6:,.1f})"
+      f" | {f'{median[name] / cp:.2f}' if cp else ''}"
+      f" | {f'{tfds / median[name]:.1f}' if tfds else ''}"
+      f" | {max(memory[name]):,.0f} |"
+    )
+
+
+if __name__ == "__main__":
+  main()
