@@ -69,13 +69,17 @@ def sync(folder: pathlib.Path) -> None:
 def run_cp(corpus_dir: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
   """Copies the tars and returns the seconds it took."""
   start = time.perf_counter()
-  subprocess.run(["cp", *map(str, list_tars(corpus_dir)), str(out_dir)], check=True)
+  subprocess.run(
+    ["cp", *map(str, list_tars(corpus_dir)), str(out_dir)], check=True
+  )
   if name.endswith("sync"):
     sync(out_dir)
   return time.perf_counter() - start
 
 
-def run_ours(corpus_dir: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
+def run_ours(
+  corpus_dir: pathlib.Path, out_dir: pathlib.Path, name: str
+) -> float:
   """Builds this package's dataset and returns the seconds it took."""
   import tensorflow_datasets as tfds
 

@@ -18,7 +18,7 @@ def read_all(data: bytes, window_bytes: int = 4096):
   """Returns {name: content} and how the archive ended."""
   reader = tar.TarReader(io.BytesIO(data), len(data), window_bytes=window_bytes)
   found = {}
-  for members in reader.iter_windows(lambda name, size, offset: True):
+  for members in reader.iter_windows(lambda member: True):
     for member in members:
       content = None if member.data is None else bytes(member.data)
       found[member.name.decode()] = content
@@ -205,7 +205,9 @@ def test_a_file_that_shrinks_while_it_is_read_is_truncated():
   data = make_tar([("a.jpg", b"1" * 9000), ("b.jpg", b"2" * 9000)])
   reader = tar.TarReader(io.BytesIO(data[:13000]), len(data), window_bytes=4096)
 
-  found = [m for window in reader.iter_windows(lambda *a: True) for m in window]
+  found = [
+    m for window in reader.iter_windows(lambda member: True) for m in window
+  ]
 
   assert [(m.name, m.is_cut) for m in found] == [
     (b"a.jpg", False),
@@ -228,7 +230,7 @@ def test_unwanted_members_are_passed_without_reading(tmp_path: pathlib.Path):
   path = tmp_path / "0.tar"
   with File(str(path)) as file:
     reader = tar.TarReader(file, path.stat().st_size, window_bytes=4096)
-    windows = reader.iter_windows(lambda name, *_: name.endswith(b".jpg"))
+    windows = reader.iter_windows(lambda m: m.name.endswith(b".jpg"))
     found = {m.name: m.data and bytes(m.data) for w in windows for m in w}
 
   assert found == {b"a.bin": None, b"b.jpg": b"image"}

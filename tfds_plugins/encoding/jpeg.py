@@ -119,10 +119,12 @@ def find_markers(data: np.ndarray) -> list[int]:
   for start in range(0, len(data) - 1, _SCANNED_BYTES):
     first = data[start : start + _SCANNED_BYTES]
     second = data[start + 1 : start + 1 + _SCANNED_BYTES]
-    is_marker = (second & 0xF8) != _RESTART_MARKERS
-    is_marker &= second != 0
-    is_marker &= first[: len(second)] == 0xFF
-    markers += (np.flatnonzero(is_marker) + start).tolist()
+    is_candidate = first[: len(second)] == 0xFF
+    is_candidate &= second != 0
+    found = np.flatnonzero(is_candidate)
+    # (Restarts are rare: looked at after all others have gone.)
+    found = found[(second[found] & 0xF8) != _RESTART_MARKERS]
+    markers += (found + start).tolist()
   return markers
 
 

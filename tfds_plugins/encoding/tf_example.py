@@ -96,14 +96,12 @@ class ExampleEncoder:
         BYTES, a floating type for FLOAT, an integer type for INT64.
     """
     pieces = [
-      column.encode(batch.column(column.name)) for column in self._columns
+      part
+      for column in self._columns
+      for part in column.encode(batch.column(column.name))
     ]
     for row in zip(*pieces):
-      flat: list[Piece] = []
-      for entry in row:
-        flat += entry
-      header = _FIELD_1 + varint(sum(map(len, flat)))
-      yield b"".join((header, *flat))
+      yield b"".join((_FIELD_1, varint(sum(map(len, row))), *row))
 
 
 class _ColumnEncoder:
@@ -113,11 +111,11 @@ class _ColumnEncoder:
     self.name = spec.name
     self._key = _delimited(_FIELD_1, spec.name.encode("utf-8"))
     self._kind = spec.kind
-    self._cache: dict[int, tuple[bytes]] = {}
+    self._entries: dict[int, bytes] = {}
     self._heads: dict[int, bytes] = {}
 
-  def encode(self, column: pa.Array) -> Iterator[tuple[Piece, ...]]:
-    """Yields the pieces of each row's map entry, to be joined."""
+  def encode(self, column: pa.Array) -> list[list[Piece]]:
+    """Returns lists of len(column) pieces: joined, a row's are its map entry."""
     if column.null_count:
       raise ValueError(f"Column '{self.name}' has nulls.")
     if self._kind is Kind.BYTES:
@@ -131,18 +129,21 @@ class _ColumnEncoder:
     feature = _delimited(list_field, content)
     return _delimited(_FIELD_1, self._key + _delimited(_FIELD_2, feature))
 
-  def _encode_bytes(self, column: pa.Array) -> Iterator[tuple[Piece, ...]]:
-    """Values are not copied: the entry is a head and a view of the column."""
-    heads = self._heads
+  def _encode_bytes(self, column: pa.Array) -> list[list[Piece]]:
+    """Values are not copied: an entry is a head and a view of the column."""
     offsets, data = arrow_bytes.get_values(column)
+    heads: list[Piece] = []
     for start, stop in itertools.pairwise(offsets):
-      size = stop - start
-      head = heads.get(size)
+      head = self._heads.get(stop - start)
       if head is None:
-        head = self._make_head(size)
-        if len(heads) < _MAX_CACHED_ENTRIES:
-          heads[size] = head
-      yield head, data[start:stop]
+        head = self._make_head(stop - start)
+        if len(self._heads) < _MAX_CACHED_ENTRIES:
+          self._heads[stop - start] = head
+      heads.append(head)
+    views: list[Piece] = [
+      data[start:stop] for start, stop in itertools.pairwise(offsets)
+    ]
+    return [heads, views]
 
   def _make_head(self, size: int) -> bytes:
     """Returns all of a bytes entry that comes before a value of `size` bytes."""
@@ -162,20 +163,21 @@ class _ColumnEncoder:
       )
     )
 
-  def _encode_floats(self, column: pa.Array) -> Iterator[tuple[Piece, ...]]:
+  def _encode_floats(self, column: pa.Array) -> list[list[Piece]]:
     values = column.to_numpy(zero_copy_only=False).astype("<f4").tobytes()
     # A float32 has a fixed size, so all but the value is the same in each row.
     head = self._entry(_FIELD_2, _delimited(_FIELD_1, bytes(4)))[:-4]
-    for start in range(0, len(values), 4):
-      yield head, values[start : start + 4]
+    parts: list[Piece] = [values[i : i + 4] for i in range(0, len(values), 4)]
+    return [[head] * len(parts), parts]
 
-  def _encode_integers(self, column: pa.Array) -> Iterator[tuple[Piece, ...]]:
-    cache = self._cache
+  def _encode_integers(self, column: pa.Array) -> list[list[Piece]]:
+    entries: list[Piece] = []
     for value in column.to_numpy(zero_copy_only=False).tolist():
-      entry = cache.get(value)
+      entry = self._entries.get(value)
       if entry is None:
         packed = _delimited(_FIELD_1, varint(value & _UINT64_MASK))
-        entry = (self._entry(_FIELD_3, packed),)
-        if len(cache) < _MAX_CACHED_ENTRIES:
-          cache[value] = entry
-      yield entry
+        entry = self._entry(_FIELD_3, packed)
+        if len(self._entries) < _MAX_CACHED_ENTRIES:
+          self._entries[value] = entry
+      entries.append(entry)
+    return [entries]

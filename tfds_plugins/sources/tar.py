@@ -60,13 +60,15 @@ class Member:
     data: its content, valid until the next window is read; None if it was not
       asked for, or is cut off.
     is_cut: whether the file ends before the content does.
+    label: whatever `is_wanted` wishes to remember of it.
   """
 
   name: bytes
   offset: int
   size_bytes: int
-  data: memoryview | None
-  is_cut: bool
+  data: memoryview | None = None
+  is_cut: bool = False
+  label: Any = None
 
 
 # kind (the type flag), size of the content, path
@@ -194,13 +196,14 @@ class TarReader:
     self.end_offset = 0
 
   def iter_windows(
-    self, is_wanted: Callable[[bytes, int, int], bool]
+    self, is_wanted: Callable[[Member], bool]
   ) -> Iterator[list[Member]]:
     """Yields the regular files in order; links, folders, devices are passed.
 
     Args:
-      is_wanted: called with a member's name, size and offset; whether its
-        content is to be read.
+      is_wanted: called with every member, in order, before its content is
+        there; whether it is to be read. Called again for one that did not fit
+        into the window.
 
     Yields:
       The members that end in one window. Afterwards `end` says how the archive
@@ -229,7 +232,7 @@ class TarReader:
       self._num_bytes += count
 
   def _parse_window(
-    self, is_wanted: Callable[[bytes, int, int], bool]
+    self, is_wanted: Callable[[Member], bool]
   ) -> tuple[list[Member], int]:
     """Parses what is in the buffer.
 
@@ -290,16 +293,16 @@ class TarReader:
         position = next_position
         continue
 
-      if kind in _REGULAR_TYPES:
-        name = name if long_name is None else long_name
-        offset = self._base + start
-        is_read = not is_cut and is_wanted(name, size, offset)
-        if is_read and data_end > self._num_bytes:
-          self._make_room(data_end - start)
-          return members, start
-        if not name.endswith(b"/"):  # Some old writers mark folders so.
-          content = view[data_start:data_end] if is_read else None
-          members.append(Member(name, offset, size, content, is_cut))
+      name = name if long_name is None else long_name
+      # (Some old writers mark folders by their names.)
+      if kind in _REGULAR_TYPES and not name.endswith(b"/"):
+        member = Member(name, self._base + start, size, None, is_cut)
+        if is_wanted(member) and not is_cut:
+          if data_end > self._num_bytes:
+            self._make_room(data_end - start)
+            return members, start
+          member.data = view[data_start:data_end]
+        members.append(member)
       if is_cut:
         return members, self._stop(End.TRUNCATED, position)
       start = position = next_position

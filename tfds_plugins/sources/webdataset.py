@@ -49,6 +49,7 @@ MAX_IMAGE_BYTES = 256 << 20
 _IMAGE_EXTENSIONS = frozenset(
   b"jpg jpeg png webp gif bmp tif tiff avif jp2 ico ppm".split()
 )
+_READ_EXTENSIONS = _IMAGE_EXTENSIONS | {b"json"}
 
 
 @dataclasses.dataclass(slots=True)
@@ -183,25 +184,27 @@ def _iter_samples(
   asked_prefix: bytes | None = None
   asked_offset = 0
 
-  def is_wanted(name: bytes, size_bytes: int, offset: int) -> bool:
+  def is_wanted(member: tar.Member) -> bool:
     nonlocal asked_prefix, asked_offset
-    prefix, key, extension = _split_name(name)
+    member.label = prefix, key, extension = _split_name(member.name)
     if not key:
       return False
     if prefix != asked_prefix:
-      asked_prefix, asked_offset = prefix, offset
+      asked_prefix, asked_offset = prefix, member.offset
     if not source_slice.start <= asked_offset < source_slice.stop:
       return False
     if extension in _IMAGE_EXTENSIONS:
-      return size_bytes <= MAX_IMAGE_BYTES
-    return extension == b"json" and size_bytes <= json_rows.MAX_JSON_BYTES
+      return member.size_bytes <= MAX_IMAGE_BYTES
+    return (
+      extension == b"json" and member.size_bytes <= json_rows.MAX_JSON_BYTES
+    )
 
   last_prefix: bytes | None = None
   sample: _Sample | None = None
   for members in reader.iter_windows(is_wanted):
     complete: list[_Sample] = []
     for member in members:
-      prefix, key, extension = _split_name(member.name)
+      prefix, key, extension = member.label
       if not key:  # A hidden file, such as macOS's `._000012.jpg`.
         continue
       if sample is None or prefix != last_prefix:
@@ -209,7 +212,8 @@ def _iter_samples(
           complete.append(sample)
         sample = _Sample(key=key, offset=member.offset)
         last_prefix = prefix
-      _add_member(sample, member, extension)
+      if member.is_cut or extension in _READ_EXTENSIONS:
+        _add_member(sample, member, extension)
     if complete:
       yield complete
     if sample is not None:
@@ -223,7 +227,7 @@ def _iter_samples(
 def _add_member(sample: _Sample, member: tar.Member, extension: bytes) -> None:
   """Adds a member to its sample, or the reason why it cannot be."""
   sample.is_cut |= member.is_cut
-  if member.is_cut and extension in (*_IMAGE_EXTENSIONS, b"json"):
+  if member.is_cut and extension in _READ_EXTENSIONS:
     name = member.name.decode("utf-8", "replace")
     sample.problem = (
       tar.End.TRUNCATED.value,
