@@ -15,6 +15,7 @@ import pytest
 import shards
 import tensorflow as tf
 
+from tfds_plugins.encoding import decoding
 from tfds_plugins.encoding import images
 from tfds_plugins.encoding import jpeg
 
@@ -36,7 +37,7 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
 
 def assert_uniform(result, tolerance=4):
   """Checks that both decoders read a result alike, and returns its pixels."""
-  assert isinstance(result, images.UniformImage), result
+  assert isinstance(result, decoding.UniformImage), result
   first = decode_with_tensorflow(result.data)
   second = decode_with_pillow(result.data)
   assert first.shape == second.shape == (result.height, result.width, 3)
@@ -226,7 +227,7 @@ def test_what_cannot_be_decoded_is_rejected(name):
 
   result = normalize(data)
 
-  assert isinstance(result, images.RejectedImage)
+  assert isinstance(result, decoding.RejectedImage)
   assert result.reason == reason
   assert result.detail
 
@@ -242,7 +243,7 @@ def test_a_flipped_bit_in_a_png_is_rejected():
 def test_decompression_bombs_are_rejected(monkeypatch, image_format):
   data = encode(Image.new("L", (100, 100)), image_format)
   normalizer = images.ImageNormalizer()
-  assert isinstance(normalizer.normalize(data), images.UniformImage)
+  assert isinstance(normalizer.normalize(data), decoding.UniformImage)
 
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
 
@@ -262,12 +263,12 @@ def test_a_remembered_encoder_does_not_open_the_door_to_bombs(monkeypatch):
 def test_an_encoder_is_decoded_once(monkeypatch):
   normalizer = images.ImageNormalizer()
   normalizer.normalize(encode(shards.noise(1, 64, 48)))
-  monkeypatch.setattr(images, "_decode", None)  # A call would fail.
+  monkeypatch.setattr(decoding, "decode", None)  # A call would fail.
 
   for seed, width, height in ((2, 64, 48), (3, 64, 48), (4, 33, 17)):
     data = encode(shards.noise(seed, width, height))
     result = normalizer.normalize(data)
-    assert result == images.UniformImage(data, height, width)
+    assert result == decoding.UniformImage(data, height, width)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_whatever_goes_through_can_be_decoded_by_both(data):
   result = experienced.normalize(damaged)
 
   assert result == normalize(damaged)  # What was seen before changes nothing.
-  if isinstance(result, images.UniformImage):
+  if isinstance(result, decoding.UniformImage):
     tensorflow = decode_with_tensorflow(result.data)
     assert tensorflow.shape == (result.height, result.width, 3)
     assert decode_with_pillow(result.data).shape == tensorflow.shape

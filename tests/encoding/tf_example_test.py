@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from tfds_plugins.conversion import builder
+from tfds_plugins.conversion import feature_specs
 from tfds_plugins.encoding import tf_example
 
 FEATURES = tfds.features.FeaturesDict(
@@ -52,7 +52,7 @@ def encode(examples):
     ]
   )
   batch = pa.RecordBatch.from_pylist(examples, schema=schema)
-  specs = builder.make_feature_specs(FEATURES)
+  specs = feature_specs.make_feature_specs(FEATURES)
   return list(tf_example.ExampleEncoder(specs).encode(batch))
 
 

@@ -15,6 +15,7 @@ import shards
 
 from tfds_plugins import errors
 from tfds_plugins.sources import parquet_rows
+from tfds_plugins.sources import samples
 from tfds_plugins.sources import webdataset
 from tfds_plugins.sources.rows import SourceSlice
 
@@ -224,7 +225,7 @@ def test_images_of_every_extension_are_found(tmp_path, extension):
 
 
 def test_an_image_beyond_the_limit_is_skipped(tmp_path, monkeypatch):
-  monkeypatch.setattr(webdataset, "MAX_IMAGE_BYTES", 1000)
+  monkeypatch.setattr(samples, "MAX_IMAGE_BYTES", 1000)
   rows = [shards.make_row(i, f"00{i}") for i in range(2)]
   shards.write_shard(
     tmp_path, "0", rows, {"000": bytes(1001), "001": bytes(1000)}
@@ -495,34 +496,6 @@ def test_slices_share_a_shard_without_loss(
   assert skipped == whole_skipped
   assert len(whole_examples) == 9
   assert len(whole_skipped) == (2 if parquet else 0)
-
-
-@given(
-  keys=st.lists(
-    st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1),
-    unique=True,
-    max_size=30,
-  ),
-  others=st.lists(st.text(max_size=3)),
-)
-def test_key_index_finds_what_a_dictionary_finds(keys, others):
-  index = parquet_rows.KeyIndex(pa.array(keys, pa.string()), where="test")
-  wanted = [k for k in keys[::-1] + others if "\0" not in k]
-  expected = [keys.index(k) if k in keys else -1 for k in wanted]
-
-  found = index.find([k.encode() for k in wanted])
-
-  assert found.dtype == np.int64
-  assert found.tolist() == expected
-
-
-@given(keys=st.lists(st.integers(0, 10**12), unique=True, max_size=30))
-def test_key_index_finds_integers_however_padded(keys):
-  index = parquet_rows.KeyIndex(pa.array(keys, pa.int64()), where="test")
-
-  found = index.find([b"%015d" % k for k in keys] + [b"12x", b"", b"-1"])
-
-  assert found.tolist() == [*range(len(keys)), -1, -1, -1]
 
 
 def test_a_parquet_is_read_a_row_group_at_a_time(tmp_path):

@@ -10,15 +10,15 @@ from typing import Any
 
 from absl import logging
 from etils import epath
-import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core import splits as splits_lib
 from tensorflow_datasets.core import utils
-from tensorflow_datasets.core.utils import dtype_utils
 
 from tfds_plugins import errors
+from tfds_plugins.conversion import checksums
 from tfds_plugins.conversion import executors
+from tfds_plugins.conversion import feature_specs
 from tfds_plugins.conversion import finalize
 from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import progress
@@ -81,7 +81,7 @@ class ConversionBuilder(
   @classmethod
   def _checksums_path(cls) -> epath.Path | None:
     """The table of published files, which TFDS looks for beside the module."""
-    return find_checksums(cls.name)
+    return checksums.find_checksums(cls.name)
 
   @abc.abstractmethod
   def _find_sources(self, manual_dir: epath.Path) -> Mapping[str, Source]:
@@ -128,7 +128,9 @@ class ConversionBuilder(
     sources: Mapping[str, Source],
     config: tfds.download.DownloadConfig,
   ) -> None:
-    recipe = self._make_recipe(make_feature_specs(self.info.features))
+    recipe = self._make_recipe(
+      feature_specs.make_feature_specs(self.info.features)
+    )
     split_infos, all_tasks, all_receipts = [], [], []
     for split, source in sources.items():
       tasks = self._plan_tasks(split, source, recipe, config)
@@ -201,55 +203,6 @@ class ConversionBuilder(
   def _format_name(self) -> str:
     file_format = self.info.file_format or tfds.core.FileFormat.TFRECORD
     return tfds.core.FileFormat.from_value(file_format).value
-
-
-def find_checksums(name: str) -> epath.Path | None:
-  """Returns the table of a dataset's published files, if it has one.
-
-  Args:
-    name: the dataset's name.
-
-  Returns:
-    `checksums/<name>.tsv` (url, bytes, SHA-256, file name) of the installed
-    package or the checkout.
-  """
-  package_dir = epath.resource_path("tfds_plugins")
-  for folder in (package_dir, package_dir.parent):
-    path = folder / "checksums" / f"{name}.tsv"
-    if path.exists():
-      return path
-  return None
-
-
-def make_feature_specs(
-  features: Any,
-) -> list[tf_example.FeatureSpec]:
-  """Returns how TFDS stores features in a `tf.train.Example`.
-
-  Args:
-    features: the dataset's `tfds.features.FeaturesDict`; each feature stored
-      as a single value.
-
-  Returns:
-    The specification for each flattened name.
-  """
-  specs = []
-  flat = utils.flatten_nest_dict(features.get_serialized_info())
-  for name, tensor_info in flat.items():
-    if tensor_info.shape != ():
-      raise errors.ConversionError(
-        f"Feature '{name}' is stored with shape {tensor_info.shape}; only"
-        " single values can be encoded."
-      )
-    dtype = tensor_info.np_dtype
-    if dtype_utils.is_string(dtype):
-      kind = tf_example.Kind.BYTES
-    elif np.issubdtype(dtype, np.floating):
-      kind = tf_example.Kind.FLOAT
-    else:
-      kind = tf_example.Kind.INT64
-    specs.append(tf_example.FeatureSpec(name=name, kind=kind))
-  return specs
 
 
 def _get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:

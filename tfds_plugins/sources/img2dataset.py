@@ -12,7 +12,7 @@ from etils import epath
 from tfds_plugins import errors
 from tfds_plugins.sources import listing as listing_lib
 from tfds_plugins.sources import parquet_rows
-from tfds_plugins.sources import webdataset
+from tfds_plugins.sources import samples
 from tfds_plugins.sources.rows import SourceSlice
 
 _NUM_CHECKING_THREADS = 16
@@ -109,7 +109,7 @@ def _list_problems(
   """Returns what is wrong with the start of a tar and its parquet's footer."""
   problems = []
   try:
-    webdataset.check_tar(shard.tar_path)
+    samples.check_tar(shard.tar_path)
   except errors.SourceError as e:
     problems.append(str(e))
   if shard.parquet_path is not None:

@@ -15,84 +15,17 @@ import contextlib
 from etils import epath
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import columns as columns_lib
+from tfds_plugins.sources import keys as keys_lib
 
 # Without these a parquet is not img2dataset's output.
 REQUIRED_COLUMNS = ("key", "status", "url")
 # Values of `status`; the other two say that there is no image.
 SUCCESS = "success"
 FAILURES = ("failed_to_download", "failed_to_resize")
-_NO_ROW = -1
-# Longer keys are no file names, and would be held in memory at full width.
-_MAX_KEY_BYTES = 1024
-
-
-class KeyIndex:
-  """Finds rows by key in some 20 bytes of memory a row.
-
-  Attributes:
-    num_rows: the number of keys.
-  """
-
-  def __init__(self, keys: pa.Array, *, where: str):
-    """Sorts the keys.
-
-    Args:
-      keys: string or integer keys, one a row.
-      where: the file, for the errors.
-
-    Raises:
-      errors.SourceError: a key is null, too long, or occurs twice.
-    """
-    self.num_rows = len(keys)
-    self._is_integer = pa.types.is_integer(keys.type)
-    if keys.null_count:
-      raise _key_error(
-        "A row has no key.", where, "a key in every row", "a null key"
-      )
-    if self._is_integer:
-      values = keys.to_numpy(zero_copy_only=False).astype(np.int64)
-    else:
-      values = _to_fixed_width(keys, where=where)
-    self._order = np.argsort(values, kind="stable")
-    self._sorted = values[self._order]
-    repeated = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
-    if repeated.size:
-      names = [
-        v.decode("utf-8", "replace") if isinstance(v, bytes) else str(v)
-        for v in repeated[:5].tolist()
-      ]
-      raise _key_error(
-        "Keys occur more than once.",
-        where,
-        "every key once in a shard",
-        f"{repeated.size:,} repeated, such as {', '.join(names)}",
-      )
-
-  def find(self, keys: list[bytes]) -> np.ndarray:
-    """Returns the row of each key: (len(keys),) int64, -1 where there is none.
-
-    Args:
-      keys: names of samples in UTF-8. Integer keys match by value, so that
-        `000000012` finds 12.
-    """
-    if not self.num_rows or not keys:
-      return np.full(len(keys), _NO_ROW, np.int64)
-    if self._is_integer:
-      is_number = [k.isdigit() and len(k) < 19 for k in keys]
-      wanted = np.array(
-        [int(k) if ok else -1 for k, ok in zip(keys, is_number)], np.int64
-      )
-    else:
-      wanted = np.array(keys)
-    place = np.searchsorted(self._sorted, wanted)
-    place[place == self.num_rows] = 0
-    is_found = self._sorted[place] == wanted
-    return np.where(is_found, self._order[place], _NO_ROW)
 
 
 class ParquetRows:
@@ -135,7 +68,7 @@ class ParquetRows:
     # Integer keys start again in every shard: alone they cannot tell whether a
     # parquet belongs to its tar.
     self.has_global_keys = pa.types.is_string(keys.type)
-    self.index = KeyIndex(keys, where=self._where)
+    self.index = keys_lib.KeyIndex(keys, where=self._where)
 
   def __enter__(self) -> ParquetRows:
     return self
@@ -237,7 +170,7 @@ class ParquetRows:
       "key",
     )
     if bad:
-      raise _key_error(
+      raise keys_lib.key_error(
         "A key is neither text nor a whole number.",
         self._where,
         "keys such as 000010005",
@@ -320,32 +253,3 @@ def _reading(where: str) -> Iterator[None]:
       ),
     )
     raise errors.SourceError(str(problem)) from e
-
-
-def _to_fixed_width(keys: pa.Array, *, where: str) -> np.ndarray:
-  longest = pc.max(pc.binary_length(keys)).as_py() or 0
-  if longest > _MAX_KEY_BYTES:
-    raise _key_error(
-      "A key is too long.",
-      where,
-      f"at most {_MAX_KEY_BYTES:,} bytes",
-      f"{longest:,} bytes",
-    )
-  # (`to_numpy` would import pandas, 0.2 s and 50 MB a worker.)
-  return np.array(pc.cast(keys, pa.binary()).to_pylist(), f"S{max(longest, 1)}")
-
-
-def _key_error(
-  what: str, where: str, expected: str, found: str
-) -> errors.SourceError:
-  problem = errors.Problem(
-    what=what,
-    where=where,
-    expected=expected,
-    found=found,
-    to_do=(
-      "Images and metadata cannot be paired. Remove this shard, or download"
-      " it again: two runs may have written into one folder."
-    ),
-  )
-  return errors.SourceError(str(problem))
