@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-lowest lint benchmark clean
+.PHONY: demo test test-slow test-lowest lint benchmark fixtures clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,8 +43,23 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-benchmark: $(VENV)/.installed-benchmark
-	$(BIN)/python benchmarks/laion400m_images.py
+# Some 20 minutes, 6 GB of disk. img2dataset (Python 3.10 to 3.12) makes the
+# corpus, in an environment of its own.
+CORPUS ?= build/benchmark/corpus
+
+$(CORPUS):
+	$(PYTHON) -m venv .venv-img2dataset
+	.venv-img2dataset/bin/python -m pip install --quiet img2dataset pillow
+	.venv-img2dataset/bin/python benchmarks/make_corpus.py $@ --num_shards 8
+
+benchmark: $(VENV)/.installed-benchmark | $(CORPUS)
+	$(BIN)/python benchmarks/laion400m_images.py $(CORPUS)
+	$(BIN)/python benchmarks/one_large_shard.py $(CORPUS)
+
+fixtures:
+	$(PYTHON) -m venv .venv-img2dataset
+	.venv-img2dataset/bin/python -m pip install --quiet img2dataset pillow
+	.venv-img2dataset/bin/python dummy_data/laion400m/make_images.py
 
 clean:
-	rm -rf $(VENV) .venv-lowest build
+	rm -rf $(VENV) .venv-lowest .venv-img2dataset build
