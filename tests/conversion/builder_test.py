@@ -2,10 +2,16 @@
 
 import hashlib
 import json
+import os
 import pathlib
 import pickle
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import shards
@@ -130,6 +136,7 @@ def test_max_shard_size_cuts_large_source_shards(tmp_path):
   [
     ({"num_shards": 0}, "num_shards must be at least 1, not 0"),
     ({"max_shard_size": 1000}, "max_shard_size must be at least 1,048,576"),
+    ({"max_examples_per_split": -5}, "must not be negative: -5"),
   ],
 )
 def test_senseless_shardings_are_refused(source, tmp_path, options, message):
@@ -291,11 +298,51 @@ def test_a_broken_shard_stops_the_build_with_its_name(tmp_path, num_workers):
   assert not list((tmp_path / "data/laion400m/images").iterdir())
 
 
-def test_no_manual_dir(tmp_path):
-  with pytest.raises(tfds_plugins.ManualDirError) as e:
-    prepare(tmp_path / "nowhere", tmp_path / "data")
+@pytest.mark.parametrize(
+  ("name", "what", "found"),
+  [
+    ("nowhere", "manual_dir is not a folder", "found:    nothing there"),
+    ("file", "manual_dir is not a folder", "found:    a file"),
+    ("empty", "No img2dataset shard was found", "empty: nothing"),
+  ],
+)
+def test_no_manual_dir(tmp_path, name, what, found):
+  (tmp_path / "file").write_text("")
+  (tmp_path / "empty").mkdir()
 
+  with pytest.raises(tfds_plugins.ManualDirError) as e:
+    prepare(tmp_path / name, tmp_path / "data")
+
+  assert what in str(e.value)
+  assert found in str(e.value)
   assert "img2dataset --url_list" in str(e.value)
+  assert e.value.__cause__ is None
+
+
+def test_a_full_disk_is_an_error_that_names_the_shard(
+  source, tmp_path, monkeypatch
+):
+  def write(*unused_args):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(task_lib.record_files, "write_records", write)
+
+  with pytest.raises(tfds_plugins.ConversionError) as e:
+    prepare(source[0], tmp_path)
+
+  assert "source shard 00000" in str(e.value)
+  assert "No space left on device" in str(e.value)
+
+
+def test_damaged_tars_are_named_in_the_summary(tmp_path, capsys):
+  manual_dir = tmp_path / "manual"
+  shards.write_simple_shards(manual_dir, [6, 6])
+  path = manual_dir / "00001.tar"
+  path.write_bytes(path.read_bytes()[:7000])
+
+  prepare(manual_dir, tmp_path / "data")
+
+  assert "rows were lost to damaged tars: 00001." in capsys.readouterr().out
 
 
 def kill_this_process(task):
@@ -315,6 +362,75 @@ def test_a_dead_worker_is_an_error_that_names_the_shards(
   assert "A worker process died" in str(e.value)
   assert "00000" in str(e.value)
   assert "num_workers" in str(e.value)
+
+
+def wait_for_ever(task):
+  import os
+  import pathlib
+  import time
+
+  folder = pathlib.Path(task.output_path).parent
+  (folder / f"worker.{os.getpid()}").touch()
+  time.sleep(600)
+
+
+def start_waiting_build(manual_dir, data_dir):
+  """Starts a build whose workers never finish, and returns it and their ids."""
+  code = f"""
+import sys
+sys.path[:0] = {sys.path!r}
+import tensorflow_datasets as tfds
+import tfds_plugins
+from conversion import builder_test
+from tfds_plugins.conversion import task
+task.run_task = builder_test.wait_for_ever
+builder_test.prepare({str(manual_dir)!r}, {str(data_dir)!r}, num_workers=2)
+"""
+  environment = os.environ | {
+    "PYTHONPATH": str(pathlib.Path(__file__).parents[1])
+  }
+  process = subprocess.Popen(
+    [sys.executable, "-c", code],
+    stderr=subprocess.PIPE,
+    text=True,
+    env=environment,
+  )
+  for _ in range(600):
+    found = [p.suffix for p in data_dir.rglob("worker.*")]
+    if len(found) == 2:
+      return process, [int(suffix[1:]) for suffix in found]
+    time.sleep(0.1)
+  process.kill()
+  raise AssertionError(process.communicate()[1])
+
+
+def wait_until_gone(pids):
+  for _ in range(200):
+    if not any(psutil.pid_exists(pid) for pid in pids):
+      return True
+    time.sleep(0.1)
+  return False
+
+
+def test_ctrl_c_leaves_neither_workers_nor_a_dataset(source, tmp_path):
+  process, workers = start_waiting_build(source[0], tmp_path)
+
+  process.send_signal(signal.SIGINT)
+  _, printed = process.communicate(timeout=60)
+
+  assert process.returncode != 0
+  assert "KeyboardInterrupt" in printed
+  assert wait_until_gone(workers)
+  assert not list((tmp_path / "laion400m/images").iterdir())
+
+
+def test_workers_end_with_a_killed_parent(source, tmp_path):
+  process, workers = start_waiting_build(source[0], tmp_path)
+
+  process.kill()
+  process.communicate(timeout=60)
+
+  assert wait_until_gone(workers)
 
 
 def test_workers_import_neither_tensorflow_nor_pandas(

@@ -94,7 +94,46 @@ def test_metadata_without_a_tar_is_noted(tmp_path):
   write(tmp_path, "00001")
   (tmp_path / "00001.tar").unlink()
 
-  assert find(tmp_path).notes == ["1 shards have metadata but no tar (00001)."]
+  assert find(tmp_path).notes == [
+    "1 shards have metadata but no tar, and were left out (00001)."
+  ]
+
+
+def test_failures_that_only_the_stats_know_of_are_noted(tmp_path):
+  write(tmp_path, "00000")
+  write(tmp_path, "00001")
+  (tmp_path / "00001.parquet").unlink()
+  (tmp_path / "00001_stats.json").write_text('{"count": 9, "successes": 2}')
+
+  (note,) = find(tmp_path).notes
+
+  assert "1 shards have no parquet" in note
+  assert "(7 by the _stats.json files) are not in the counts (00001)" in note
+
+
+@pytest.mark.parametrize(
+  ("names", "hint"),
+  [
+    (["00000.tar.gz"], "Decompress the tars"),
+    (["00000.tfrecord", "00000.parquet"], "output_format=tfrecord"),
+    (["00000/", "00000.parquet", "00000_stats.json"], "output_format=files"),
+    (["00000.parquet", "00000_stats.json"], "output_format=parquet"),
+    (["part-00000-5b54c5d5.snappy.parquet"], "the list of URLs"),
+    (["readme.txt"], "Fetch the data like this"),
+  ],
+)
+def test_other_formats_are_recognized(tmp_path, names, hint):
+  folder = tmp_path / "images"
+  folder.mkdir()
+  for name in names:
+    path = folder / name
+    path.mkdir() if name.endswith("/") else path.write_bytes(b"")
+
+  with pytest.raises(errors.ManualDirError) as e:
+    find(tmp_path)
+
+  assert hint in str(e.value)
+  assert f"in {folder}: " in str(e.value)
 
 
 def test_no_folder(tmp_path):
@@ -107,7 +146,7 @@ def test_no_folder(tmp_path):
 
 
 def test_an_empty_folder(tmp_path):
-  with pytest.raises(errors.ManualDirError, match="an empty folder"):
+  with pytest.raises(errors.ManualDirError, match=r"in .*: nothing"):
     find(tmp_path)
 
 
@@ -119,7 +158,8 @@ def test_a_folder_without_shards_lists_what_is_there(tmp_path):
   with pytest.raises(errors.ManualDirError) as e:
     find(tmp_path)
 
-  assert "laion400m, part-00000.snappy.parquet, readme.txt" in str(e.value)
+  assert f"in {tmp_path}/laion400m: part-00000.snappy.parquet" in str(e.value)
+  assert f"in {tmp_path}: laion400m, readme.txt" in str(e.value)
   assert "INSTRUCTIONS" in str(e.value)
 
 

@@ -12,43 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import shards
+from slices import WANTED
+from slices import make_slice
+from slices import read
 
-from tfds_plugins import errors
 from tfds_plugins.sources import parquet_rows
-from tfds_plugins.sources import samples
 from tfds_plugins.sources import webdataset
-from tfds_plugins.sources.rows import SourceSlice
-
-WANTED = pa.schema([("caption", pa.string()), ("similarity", pa.float64())])
-
-
-def make_slice(folder, stem="00000", start=0, stop=None, parquet=True):
-  path = folder / f"{stem}.tar"
-  size = path.stat().st_size
-  return SourceSlice(
-    name=stem,
-    path=str(path),
-    metadata_path=str(folder / f"{stem}.parquet") if parquet else "",
-    start=start,
-    stop=size if stop is None else stop,
-    size_bytes=size,
-  )
-
-
-def read(source_slice, wanted=WANTED):
-  """Returns {key: (image, caption, similarity)} and {key: (reason, detail)}."""
-  examples, skipped, num_rows = {}, {}, 0
-  for batch in webdataset.iter_batches(source_slice, wanted):
-    assert batch.num_rows == batch.rows.num_rows + len(batch.skipped)
-    num_rows += batch.num_rows
-    for row in batch.rows.to_pylist():
-      assert row["key"] not in examples
-      examples[row["key"]] = (row["image"], row["caption"], row["similarity"])
-    for row in batch.skipped:
-      assert row.key not in skipped
-      skipped[row.key] = (row.reason, row.detail)
-  assert num_rows == len(examples) + len(skipped)
-  return examples, skipped
 
 
 def test_pairs_by_key_where_tar_and_parquet_have_different_orders(tmp_path):
@@ -64,37 +33,6 @@ def test_pairs_by_key_where_tar_and_parquet_have_different_orders(tmp_path):
   assert examples["000000003"] == (shards.picture(3), "caption 3", 0.303)
   assert examples["000000000"] == (shards.picture(0), "caption 0", 0.3)
   assert skipped == {}
-
-
-def test_failed_rows_are_skipped_with_img2datasets_reason(tmp_path):
-  rows = [
-    shards.make_row(0, "000"),
-    shards.failed_row(1, "001"),
-    shards.failed_row(
-      2, "002", status="failed_to_resize", error_message="Image decoding error"
-    ),
-    shards.failed_row(3, "003", status=None, error_message=None),
-  ]
-  shards.write_shard(tmp_path, "00000", rows, {"000": b"image"})
-
-  examples, skipped = read(make_slice(tmp_path))
-
-  assert list(examples) == ["000"]
-  assert skipped == {
-    "001": ("failed_to_download", "HTTP Error 404: Not Found"),
-    "002": ("failed_to_resize", "Image decoding error"),
-    "003": ("unknown_status", "status '': "),
-  }
-
-
-def test_a_success_without_sample_is_missing_from_the_tar(tmp_path):
-  rows = [shards.make_row(i, f"00{i}") for i in range(3)]
-  shards.write_shard(tmp_path, "00000", rows, {"000": b"0", "002": b"2"})
-
-  examples, skipped = read(make_slice(tmp_path))
-
-  assert sorted(examples) == ["000", "002"]
-  assert skipped["001"][0] == "missing_from_tar"
 
 
 @pytest.mark.parametrize("width", [4, 9])
@@ -173,30 +111,6 @@ def test_json_fills_in_for_rows_that_the_parquet_lacks(tmp_path):
   assert skipped == {}
 
 
-def test_a_sample_without_any_metadata_is_skipped(tmp_path):
-  shards.write_tar(
-    tmp_path / "0.tar",
-    [
-      ("00.jpg", b"x"),
-      ("01.jpg", b"y"),
-      ("01.json", b"{not json"),
-      ("02.txt", b""),
-    ]
-    + [("03.jpg", b"z"), ("03.json", b"[1]")],
-  )
-
-  examples, skipped = read(make_slice(tmp_path, "0", parquet=False))
-
-  assert examples == {}
-  assert {key: reason for key, (reason, _) in skipped.items()} == {
-    "00": "no_metadata",
-    "01": "no_metadata",
-    "02": "no_image_in_tar",
-    "03": "no_metadata",
-  }
-  assert "object was expected, not list" in skipped["03"][1]
-
-
 def test_extra_members_are_ignored(tmp_path):
   row = shards.make_row(0, "000")
   members = [
@@ -222,87 +136,6 @@ def test_images_of_every_extension_are_found(tmp_path, extension):
   )
 
   assert read(make_slice(tmp_path, "0", parquet=False))[0]["000"][0] == b"image"
-
-
-def test_an_image_beyond_the_limit_is_skipped(tmp_path, monkeypatch):
-  monkeypatch.setattr(samples, "MAX_IMAGE_BYTES", 1000)
-  rows = [shards.make_row(i, f"00{i}") for i in range(2)]
-  shards.write_shard(
-    tmp_path, "0", rows, {"000": bytes(1001), "001": bytes(1000)}
-  )
-
-  examples, skipped = read(make_slice(tmp_path, "0"))
-
-  assert list(examples) == ["001"]
-  assert skipped == {"000": ("image_too_large", "1,001 bytes, more than 1,000")}
-
-
-def test_a_truncated_tar_keeps_what_lies_before_the_cut(tmp_path):
-  rows = [shards.make_row(i, f"00{i}") for i in range(6)]
-  images = {row["key"]: bytes([i]) * 2000 for i, row in enumerate(rows)}
-  shards.write_shard(tmp_path, "00000", rows, images)
-  path = tmp_path / "00000.tar"
-  with tarfile.open(path) as tar:
-    cut = tar.getmember("003.jpg").offset_data + 100
-  path.write_bytes(path.read_bytes()[:cut])
-
-  examples, skipped = read(make_slice(tmp_path))
-
-  assert sorted(examples) == ["000", "001", "002"]
-  assert {key: reason for key, (reason, _) in skipped.items()} == dict.fromkeys(
-    ("003", "004", "005"), "truncated_tar"
-  )
-
-
-def test_a_truncated_tar_without_parquet_leaves_a_trace(tmp_path):
-  rows = [shards.make_row(i, f"00{i}") for i in range(3)]
-  images = {row["key"]: b"x" for row in rows}
-  shards.write_shard(tmp_path, "0", rows, images, parquet=False)
-  path = tmp_path / "0.tar"
-  with tarfile.open(path) as tar:
-    cut = tar.getmember("002.jpg").offset
-  path.write_bytes(path.read_bytes()[:cut])
-
-  examples, skipped = read(make_slice(tmp_path, "0", parquet=False))
-
-  assert sorted(examples) == ["000", "001"]
-  assert skipped[""][0] == "truncated_tar"
-
-
-def test_a_shard_of_failures_alone_is_legal(tmp_path):
-  rows = [shards.failed_row(i, f"00{i}") for i in range(3)]
-  shards.write_shard(tmp_path, "0", rows, {})
-
-  examples, skipped = read(make_slice(tmp_path, "0"))
-
-  assert examples == {}
-  assert sorted(skipped) == ["000", "001", "002"]
-
-
-def test_keys_that_repeat_in_the_parquet_are_refused(tmp_path):
-  rows = [shards.make_row(0, "000"), shards.make_row(1, "000")]
-  shards.write_shard(tmp_path, "0", rows, {})
-
-  with pytest.raises(errors.SourceError, match="more than once") as e:
-    read(make_slice(tmp_path, "0"))
-
-  assert "0.parquet" in str(e.value)
-  assert "1 repeated, such as 000" in str(e.value)
-
-
-@pytest.mark.parametrize("parquet", [True, False])
-def test_keys_that_repeat_in_the_tar_are_refused(tmp_path, parquet):
-  rows = [shards.make_row(i, f"00{i}") for i in range(2)]
-  shards.write_shard(tmp_path, "0", rows, {"000": b"", "001": b""})
-  members = [m for i in (0, 1, 0) for m in shards.sample_members(rows[i], b"x")]
-  shards.write_tar(tmp_path / "0.tar", members)
-
-  with pytest.raises(
-    errors.SourceError, match="more than once in the tar"
-  ) as e:
-    read(make_slice(tmp_path, "0", parquet=parquet))
-
-  assert "repeated 000" in str(e.value)
 
 
 def test_missing_columns_are_null_and_named(tmp_path):
@@ -343,46 +176,6 @@ def test_other_types_of_text_are_read(tmp_path, column):
   assert [row[1] for row in examples.values()] == ["a", None]
 
 
-def test_bytes_that_are_no_utf8_are_replaced(tmp_path):
-  rows = [shards.make_row(0, "000")]
-  shards.write_shard(tmp_path, "0", rows, {"000": b""})
-  table = pq.read_table(tmp_path / "0.parquet")
-  index = table.schema.get_field_index("caption")
-  broken = pa.Array.from_buffers(
-    pa.string(), 1, pa.array([b"caf\xe9"]).buffers()
-  )
-  pq.write_table(
-    table.set_column(index, "caption", broken), tmp_path / "0.parquet"
-  )
-
-  assert read(make_slice(tmp_path, "0"))[0]["000"][1] == "caf\ufffd"
-
-
-@pytest.mark.parametrize("parquet", [True, False])
-def test_a_value_of_another_kind_skips_its_row(tmp_path, parquet):
-  rows = [shards.make_row(i, f"00{i}") for i in range(4)]
-  for row, value in zip(rows, ["high", "0.25", "", None], strict=True):
-    row["similarity"] = value
-  schema = pa.schema(
-    [
-      pa.field("similarity", pa.string()) if f.name == "similarity" else f
-      for f in shards.SCHEMA
-    ]
-  )
-  images = {row["key"]: b"x" for row in rows}
-  shards.write_shard(
-    tmp_path, "0", rows, images, schema=schema, parquet=parquet
-  )
-
-  examples, skipped = read(make_slice(tmp_path, "0", parquet=parquet))
-
-  similarities = {key: row[2] for key, row in examples.items()}
-  assert similarities == {"001": 0.25, "002": None, "003": None}
-  assert skipped == {
-    "000": ("bad_metadata", "column 'similarity': 'high' is no double")
-  }
-
-
 def test_nan_in_json_is_missing(tmp_path):
   row = shards.make_row(0, "000", caption=float("nan"), similarity=float("nan"))
   shards.write_shard(tmp_path, "0", [row], {"000": b"x"}, parquet=False)
@@ -403,47 +196,6 @@ def test_captions_that_pandas_made_nan_are_missing(tmp_path):
   )
 
   assert read(make_slice(tmp_path, "0"))[0] == {"000": (b"x", None, 0.3)}
-
-
-def test_the_parquet_of_another_tar_of_the_old_era_is_refused(tmp_path):
-  rows = [shards.make_row(i, f"{i:09d}") for i in range(2)]
-  shards.write_shard(tmp_path, "0", rows, {row["key"]: b"x" for row in rows})
-  others = pa.table(
-    {
-      "key": pa.array([0, 1], pa.int64()),
-      "status": ["success"] * 2,
-      "url": ["http://example.com/1000.jpg", "http://example.com/1001.jpg"],
-    }
-  )
-  pq.write_table(others, tmp_path / "0.parquet")
-  wanted = pa.schema([("url", pa.string())])
-
-  with pytest.raises(errors.SourceError, match="belongs to another tar") as e:
-    list(webdataset.iter_batches(make_slice(tmp_path, "0"), wanted))
-
-  assert "http://example.com/0.jpg" in str(e.value)
-  assert "http://example.com/1000.jpg" in str(e.value)
-
-
-def test_unknown_statuses_are_quoted(tmp_path):
-  rows = [shards.failed_row(0, "000", status="200", error_message="odd")]
-  shards.write_shard(tmp_path, "0", rows, {})
-
-  assert read(make_slice(tmp_path, "0"))[1] == {
-    "000": ("unknown_status", "status '200': odd")
-  }
-
-
-def test_a_parquet_with_repeated_columns_is_refused(tmp_path):
-  rows = [shards.make_row(0, "000")]
-  shards.write_shard(tmp_path, "0", rows, {"000": b"x"})
-  table = pq.read_table(tmp_path / "0.parquet")
-  pq.write_table(
-    table.append_column("url", table["url"]), tmp_path / "0.parquet"
-  )
-
-  with pytest.raises(errors.SourceError, match="same name"):
-    read(make_slice(tmp_path, "0"))
 
 
 def test_hidden_files_between_the_members_change_nothing(tmp_path):

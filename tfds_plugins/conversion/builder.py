@@ -15,7 +15,6 @@ from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core import splits as splits_lib
 from tensorflow_datasets.core import utils
 
-from tfds_plugins import errors
 from tfds_plugins.conversion import checksums
 from tfds_plugins.conversion import executors
 from tfds_plugins.conversion import feature_specs
@@ -24,7 +23,7 @@ from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import progress
 from tfds_plugins.conversion import summary
 from tfds_plugins.conversion.options import ConversionOptions
-from tfds_plugins.conversion.options import check_sharding
+from tfds_plugins.conversion.options import check_download_config
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.conversion.task import Task
 from tfds_plugins.encoding import record_files
@@ -107,7 +106,7 @@ class ConversionBuilder(
     """Converts the source into the folder that TFDS has made for it."""
     config = download_config or tfds.download.DownloadConfig()
     record_files.check_format(self._format_name)
-    check_sharding(config.num_shards, config.max_shard_size)
+    check_download_config(config)
     if config.beam_runner is not None or config.beam_options is not None:
       logging.warning(
         "%s converts with processes of this machine; the Beam runner and"
@@ -161,9 +160,10 @@ class ConversionBuilder(
       source_dir=", ".join(
         dict.fromkeys(str(s.source_dir) for s in sources.values())
       ),
-      notes=list(
-        itertools.chain.from_iterable(s.notes for s in sources.values())
-      ),
+      notes=[
+        *itertools.chain.from_iterable(s.notes for s in sources.values()),
+        *_note_limit(config.max_examples_per_split),
+      ],
     )
 
   def _post_download_and_prepare_hook(self) -> None:
@@ -205,12 +205,20 @@ class ConversionBuilder(
     return tfds.core.FileFormat.from_value(file_format).value
 
 
-def _get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
-  """Returns `manual_dir`, or TFDS's words for why there is none, as our error.
+def _note_limit(max_examples: int | None) -> list[str]:
+  """Says that a dataset is not all of its source."""
+  if max_examples is None:
+    return []
+  return [f"only the first {max_examples:,} examples were asked for."]
 
-  TFDS raises a bare AssertionError for a folder that is missing or empty.
+
+def _get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
+  """Returns `manual_dir`, even if it is missing or empty.
+
+  TFDS raises a bare AssertionError then, or NotADirectoryError for a file; the
+  search for the source has more to say.
   """
   try:
     return epath.Path(dl_manager.manual_dir)
-  except AssertionError as e:
-    raise errors.ManualDirError(str(e)) from e
+  except (AssertionError, OSError):
+    return epath.Path(dl_manager._manual_dir or "")  # pylint: disable=protected-access

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
 import multiprocessing
+import os
 import sys
+import threading
+import time
 
 from absl import logging
 import loky
@@ -22,6 +25,7 @@ from tfds_plugins.conversion.receipts import ShardReceipt
 # Tasks that wait in the pool, for each worker: enough to keep it busy, few
 # enough that 41,455 of them need no memory.
 _TASKS_PER_WORKER = 2
+_WATCH_SECONDS = 1.0
 
 
 def run_tasks(
@@ -76,7 +80,9 @@ def _run_in_pool(
   tasks: Sequence[task_lib.Task], num_workers: int
 ) -> Iterator[ShardReceipt]:
   """Runs tasks in processes that import neither TensorFlow nor `__main__`."""
-  pool = loky.ProcessPoolExecutor(num_workers, initializer=_start_worker)
+  pool = loky.ProcessPoolExecutor(
+    num_workers, initializer=_start_worker, initargs=(os.getpid(),)
+  )
   running: dict[concurrent.futures.Future, task_lib.Task] = {}
   pending = iter(tasks)
   problems: list[str] = []
@@ -111,6 +117,13 @@ def _run_in_pool(
     raise errors.SourceError(errors.describe(problems))
 
 
+def _end_with(parent: int) -> None:
+  """Ends this process when its parent is gone: killed, it could not say so."""
+  while os.getppid() == parent:
+    time.sleep(_WATCH_SECONDS)
+  os._exit(1)
+
+
 class _WithoutPandas:
   """An import hook for worker processes, in which there is no pandas."""
 
@@ -120,14 +133,16 @@ class _WithoutPandas:
       raise ModuleNotFoundError("workers do without pandas", name=name)
 
 
-def _start_worker() -> None:
-  """Makes a worker small: it is one of many.
+def _start_worker(parent: int) -> None:
+  """Makes a worker small, for it is one of many, and mortal.
 
   Arrow's own threads would only compete with the other workers, and it imports
   pandas (0.2 s, 50 MB) at the first list that it turns into an array, unless
   there is none.
   """
   sys.meta_path.insert(0, _WithoutPandas())
+  watch = threading.Thread(target=_end_with, args=(parent,), daemon=True)
+  watch.start()
   pa.set_cpu_count(1)
   pa.set_io_thread_count(1)
 

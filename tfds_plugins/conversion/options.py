@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from tfds_plugins import errors
 
@@ -32,22 +33,27 @@ class ConversionOptions:
       )
 
 
-def check_sharding(num_shards: int | None, max_shard_bytes: int) -> None:
-  """Checks `DownloadConfig.num_shards` and `max_shard_size`.
+def check_download_config(config: Any) -> None:
+  """Checks what a `tfds.download.DownloadConfig` asks for.
 
   Args:
-    num_shards: the number of output shards, or None.
-    max_shard_bytes: the size above which source shards are cut.
+    config: the config; `num_shards`, `max_shard_size` and
+      `max_examples_per_split` are looked at.
 
   Raises:
     errors.OptionError: no plan can be made with these.
   """
-  if num_shards is not None and num_shards < 1:
+  if config.num_shards is not None and config.num_shards < 1:
     raise errors.OptionError(
-      f"num_shards must be at least 1, not {num_shards}."
+      f"num_shards must be at least 1, not {config.num_shards}."
     )
-  if max_shard_bytes < MIN_SHARD_BYTES:
+  if config.max_shard_size < MIN_SHARD_BYTES:
     raise errors.OptionError(
       f"max_shard_size must be at least {MIN_SHARD_BYTES:,} bytes (1 MiB), not"
-      f" {max_shard_bytes:,}."
+      f" {config.max_shard_size:,}."
+    )
+  limit = config.max_examples_per_split
+  if limit is not None and limit < 0:
+    raise errors.OptionError(
+      f"max_examples_per_split must not be negative: {limit}."
     )

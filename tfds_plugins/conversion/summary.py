@@ -6,6 +6,10 @@ import collections
 from collections.abc import Sequence
 
 from tfds_plugins.conversion import receipts as receipts_lib
+from tfds_plugins.sources import tar
+
+_DAMAGE = (tar.End.TRUNCATED.value, tar.End.CORRUPT.value)
+_MAX_SHOWN_NAMES = 10
 
 
 def count_skipped(
@@ -53,6 +57,19 @@ def summarize(
       f"  Note: the source has no column '{column}' in {count:,} of"
       f" {len(receipts):,} shards; its feature has the value that stands for"
       " a missing one."
+    )
+  damaged = [
+    source.name
+    for receipt in receipts
+    if any(reason in receipt.skipped for reason in _DAMAGE)
+    for source in receipt.sources
+  ]
+  if damaged:
+    shown = ", ".join(damaged[:_MAX_SHOWN_NAMES])
+    more = ", ..." if len(damaged) > _MAX_SHOWN_NAMES else ""
+    lines.append(
+      f"  Note: rows were lost to damaged tars: {shown}{more}. Downloaded again,"
+      " they would give more examples."
     )
   lines += [f"  Note: {note}" for note in notes]
   return "\n".join(lines)

@@ -12,6 +12,7 @@ import uuid
 from etils import epath
 import pyarrow as pa
 
+from tfds_plugins import errors
 from tfds_plugins.conversion import receipts
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import images
@@ -65,7 +66,8 @@ def run_task(task: Task) -> receipts.ShardReceipt:
 
   Raises:
     errors.SourceError: a source shard is not what its format promises.
-    errors.ConversionError: the counts do not agree.
+    errors.ConversionError: the counts do not agree, or a file could not be
+      read or written.
   """
   output_path = epath.Path(task.output_path)
   ledger_path = epath.Path(task.ledger_path)
@@ -75,17 +77,32 @@ def run_task(task: Task) -> receipts.ShardReceipt:
   with contextlib.ExitStack() as stack:
     stack.callback(partial_output.unlink, missing_ok=True)
     stack.callback(partial_ledger.unlink, missing_ok=True)
-    with receipts.LedgerWriter(partial_ledger) as ledger:
-      converter = _Converter(task, ledger)
-      record_files.write_records(
-        partial_output, task.file_format, converter.iter_records()
-      )
-    receipt = converter.make_receipt()
-    receipt.check()
-    if receipt.num_skipped:
-      partial_ledger.replace(ledger_path)
-    partial_output.replace(output_path)
+    try:
+      with receipts.LedgerWriter(partial_ledger) as ledger:
+        converter = _Converter(task, ledger)
+        record_files.write_records(
+          partial_output, task.file_format, converter.iter_records()
+        )
+      receipt = converter.make_receipt()
+      receipt.check()
+      if receipt.num_skipped:
+        partial_ledger.replace(ledger_path)
+      partial_output.replace(output_path)
+    except OSError as e:
+      raise _file_error(task, e) from e
   return receipt
+
+
+def _file_error(task: Task, error: OSError) -> errors.ConversionError:
+  names = ", ".join(source.name for source in task.sources)
+  problem = errors.Problem(
+    what="A file could not be read or written.",
+    where=f"source shard {names}, to be written to {task.output_path}",
+    expected="to read the one and to write the other",
+    found=f"{type(error).__name__}: {error}",
+    to_do="See to the disk (space, permissions, cables), and build again.",
+  )
+  return errors.ConversionError(str(problem))
 
 
 class _Converter:

@@ -43,7 +43,7 @@ def check_format(file_format: str) -> None:
   if module is not None and importlib.util.find_spec(module) is None:
     raise errors.OptionError(
       f"file_format='{file_format}' needs the Python package '{module}', which"
-      " is not installed here. Install it, or choose tfrecord or parquet."
+      " is not installed here. Install it, or choose another format."
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
+import json
 
 from etils import epath
 
@@ -97,9 +98,10 @@ def find_source(
     )
   if listing.without_tar:
     notes.append(
-      f"{len(listing.without_tar):,} shards have metadata but no tar"
-      f" ({_name_some(listing.without_tar)})."
+      f"{len(listing.without_tar):,} shards have metadata but no tar, and were"
+      f" left out ({_name_some(listing.without_tar)})."
     )
+  notes += _note_missing_parquets(listing.shards)
   return Source(source_dir=listing.source_dir, shards=shards, notes=notes)
 
 
@@ -118,6 +120,28 @@ def _list_problems(
     except errors.SourceError as e:
       problems.append(str(e))
   return problems
+
+
+def _note_missing_parquets(
+  shards: Sequence[listing_lib.SourceShard],
+) -> list[str]:
+  """Says how many failed rows cannot be listed for want of a parquet."""
+  lacking = [shard for shard in shards if shard.parquet_path is None]
+  if not lacking:
+    return []
+  num_failed = 0
+  for shard in lacking:
+    stats_path = shard.tar_path.with_name(f"{shard.tar_path.stem}_stats.json")
+    try:
+      stats = json.loads(stats_path.read_text())
+      num_failed += int(stats["count"]) - int(stats["successes"])
+    except (OSError, ValueError, KeyError, TypeError):
+      continue  # An old version, or a file by someone else.
+  return [
+    f"{len(lacking):,} shards have no parquet: the rows whose download failed"
+    f" ({num_failed:,} by the _stats.json files) are not in the counts"
+    f" ({_name_some([shard.name for shard in lacking])})."
+  ]
 
 
 def _name_some(names: Sequence[str]) -> str:

@@ -17,6 +17,27 @@ _SHARD_FILE = re.compile(r"[0-9]+(_stats)?\.")
 # img2dataset's work in progress (rom1504/img2dataset, `img2dataset/main.py`).
 _TEMPORARY_DIR = "_tmp"
 _MAX_LISTED_NAMES = 12
+# What else users have, and what to tell them. The first that fits is told.
+_OTHER_FORMATS = (
+  (r"[0-9]+\.tar\.\w+", "Decompress the tars (gunzip *.tar.gz)."),
+  (
+    r"[0-9]+\.tfrecord.*",
+    "This is img2dataset's output_format=tfrecord; webdataset is needed:",
+  ),
+  (
+    r"[0-9]+",
+    "This may be img2dataset's output_format=files; webdataset is needed:",
+  ),
+  (
+    r"[0-9]+\.parquet",
+    "This is img2dataset's output_format=parquet, or the tars are elsewhere;"
+    " webdataset is needed:",
+  ),
+  (
+    r".*\.parquet",
+    "This seems to be the list of URLs. The images are downloaded from it:",
+  ),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,7 +116,8 @@ def find_shards(
       "manual_dir is not a folder.",
       str(manual_dir),
       "a file" if manual_dir.exists() else "nothing there",
-      instructions,
+      "Name the folder with --manual_dir or DownloadConfig(manual_dir=...)."
+      f" If the data is not there yet:\n{instructions}",
     )
   existing = [path for path in candidates if path.is_dir()]
   for candidate in existing:
@@ -107,15 +129,29 @@ def find_shards(
         "Not one shard is finished: none has its _stats.json yet.",
         str(candidate),
         f"unfinished shards {_shorten(listing.unfinished)}",
-        instructions,
+        "Wait for img2dataset, or run it again: it continues where it was.",
       )
-  names = sorted({p.name for path in existing for p in path.iterdir()})
+  found, hint = _describe_folders(existing)
   raise _no_shards_error(
     "No img2dataset shard was found.",
     ", ".join(str(path) for path in existing),
-    _shorten(names) if names else "an empty folder",
-    instructions,
+    found,
+    f"{hint}\n{instructions}",
   )
+
+
+def _describe_folders(folders: Sequence[epath.Path]) -> tuple[str, str]:
+  """Says what lies in folders without a shard, and what to do about it."""
+  found = []
+  names: set[str] = set()
+  for folder in folders:
+    inside = sorted(path.name for path in folder.iterdir())
+    names.update(inside)
+    found.append(f"in {folder}: {_shorten(inside) if inside else 'nothing'}")
+  for pattern, hint in _OTHER_FORMATS:
+    if any(re.fullmatch(pattern, name) for name in names):
+      return "; ".join(found), hint
+  return "; ".join(found), "Fetch the data like this:"
 
 
 def list_shards(
@@ -215,7 +251,7 @@ def _get_size(path: epath.Path) -> int:
 
 
 def _no_shards_error(
-  what: str, where: str, found: str, instructions: str
+  what: str, where: str, found: str, to_do: str
 ) -> errors.ManualDirError:
   problem = errors.Problem(
     what=what,
@@ -225,6 +261,6 @@ def _no_shards_error(
       " 00000_stats.json, ..."
     ),
     found=found,
-    to_do=f"Fetch the data like this:\n{instructions}",
+    to_do=to_do,
   )
   return errors.ManualDirError(str(problem))

@@ -306,6 +306,15 @@ def _iter_rest(
         wanted,
       )
     return
+  if rows.num_rows and account.keys_without_row and not account.is_met.any():
+    problem = errors.Problem(
+      what="The parquet belongs to another tar.",
+      where=source_slice.metadata_path,
+      expected=f"rows for the keys in {source_slice.path}",
+      found="not one of them",
+      to_do="Put back the parquet that img2dataset wrote with this tar.",
+    )
+    raise errors.SourceError(str(problem))
   skipped: list[SkippedRow] = []
   for key, status, message in rows.iter_status(~account.is_met):
     if status == parquet_rows.SUCCESS:
