@@ -37,9 +37,8 @@ def join_shards(corpus_dir: pathlib.Path, out_dir: pathlib.Path) -> None:
   with (out_dir / "00000.tar").open("wb") as joined:
     for path in sorted(corpus_dir.glob("*.tar")):
       with tarfile.open(path) as tar:
-        for _ in tar:
-          pass
-        end = tar.offset - 512  # Where the block of zeros begins.
+        last = tar.getmembers()[-1]
+      end = last.offset_data + -(-last.size // 512) * 512
       with path.open("rb") as part:
         left = end
         while left:

@@ -86,7 +86,6 @@ def _run_in_pool(
   running: dict[concurrent.futures.Future, task_lib.Task] = {}
   pending = iter(tasks)
   problems: list[str] = []
-  is_complete = False
   try:
     while True:
       while not problems and len(running) < num_workers * _TASKS_PER_WORKER:
@@ -109,10 +108,9 @@ def _run_in_pool(
         else:
           yield receipt
         del running[future]
-    is_complete = True
   finally:
-    # After an error or Ctrl-C, nobody wants to wait for half a shard.
-    pool.shutdown(wait=True, kill_workers=not is_complete)
+    # All results are here; or after an error or Ctrl-C, nobody wants them.
+    pool.shutdown(wait=True, kill_workers=True)
   if problems:
     raise errors.SourceError(errors.describe(problems))
 
