@@ -1,75 +1,21 @@
 """Tests of whole conversions of shards that are written here."""
 
-import hashlib
 import json
-import os
 import pathlib
 import pickle
-import signal
-import subprocess
-import sys
-import time
 
+from builds import LENGTHS
+from builds import prepare
+from builds import read_captions
 import numpy as np
-import psutil
 import pyarrow.parquet as pq
 import pytest
 import shards
 import tensorflow_datasets as tfds
 
 import tfds_plugins
-from tfds_plugins.conversion import executors
 from tfds_plugins.conversion import receipts
 from tfds_plugins.conversion import task as task_lib
-
-# Eleven and more shards, so that "10" comes after "9", of unequal lengths.
-LENGTHS = [7, 3, 12, 1, 9, 5, 2, 8, 4, 11, 6, 10]
-
-
-def prepare(
-  manual_dir, data_dir, *, file_format=None, num_workers=1, **options
-):
-  builder = tfds.builder(
-    "laion400m/images",
-    data_dir=data_dir,
-    file_format=file_format,
-    num_workers=num_workers,
-  )
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(
-      manual_dir=manual_dir, **options
-    )
-  )
-  return builder
-
-
-def read_captions(builder, split="train"):
-  ds = builder.as_dataset(split=split)
-  return [e["caption"].decode() for e in tfds.as_numpy(ds)]
-
-
-def digest(folder: str) -> dict[str, str]:
-  """Returns the SHA-256 of every file but TFDS's own, by name."""
-  return {
-    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-    for path in pathlib.Path(folder).iterdir()
-    if path.name not in ("dataset_info.json", "features.json")
-  }
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory):
-  """Returns a manual_dir of twelve shards and the captions of its examples."""
-  manual_dir = tmp_path_factory.mktemp("manual dir")
-  rows = shards.write_simple_shards(manual_dir, LENGTHS)
-  assert len(rows) == 63
-  return manual_dir, [row["caption"] for row in rows]
-
-
-@pytest.fixture(scope="module")
-def prepared(source, tmp_path_factory):
-  """Returns the source converted by one process."""
-  return prepare(source[0], tmp_path_factory.mktemp("data"))
 
 
 def test_examples_come_in_the_order_of_the_source(source, prepared):
@@ -78,17 +24,6 @@ def test_examples_come_in_the_order_of_the_source(source, prepared):
   names = sorted(p.name for p in prepared.data_path.glob("*tfrecord*"))
   assert names[0] == "laion400m-train.tfrecord-00000-of-00012"
   assert len(names) == 12
-
-
-@pytest.mark.parametrize("num_workers", [2, 4])
-def test_the_number_of_workers_changes_no_byte(
-  source, prepared, tmp_path, num_workers
-):
-  other = prepare(source[0], tmp_path, num_workers=num_workers)
-
-  expected = digest(prepared.data_dir)
-  assert len(expected) == 12 + 3  # receipts, ledger, names of the classes
-  assert digest(other.data_dir) == expected
 
 
 @pytest.mark.parametrize(
@@ -345,116 +280,6 @@ def test_damaged_tars_are_named_in_the_summary(tmp_path, capsys):
   assert "rows were lost to damaged tars: 00001." in capsys.readouterr().out
 
 
-def kill_this_process(task):
-  import os
-
-  os.kill(os.getpid(), 9)
-
-
-def test_a_dead_worker_is_an_error_that_names_the_shards(
-  source, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(task_lib, "run_task", kill_this_process)
-
-  with pytest.raises(tfds_plugins.ConversionError) as e:
-    prepare(source[0], tmp_path, num_workers=2)
-
-  assert "A worker process died" in str(e.value)
-  assert "00000" in str(e.value)
-  assert "num_workers" in str(e.value)
-
-
-def wait_for_ever(task):
-  import os
-  import pathlib
-  import time
-
-  folder = pathlib.Path(task.output_path).parent
-  (folder / f"worker.{os.getpid()}").touch()
-  time.sleep(600)
-
-
-def start_waiting_build(manual_dir, data_dir):
-  """Starts a build whose workers never finish, and returns it and their ids."""
-  code = f"""
-import sys
-sys.path[:0] = {sys.path!r}
-import tensorflow_datasets as tfds
-import tfds_plugins
-from conversion import builder_test
-from tfds_plugins.conversion import task
-task.run_task = builder_test.wait_for_ever
-builder_test.prepare({str(manual_dir)!r}, {str(data_dir)!r}, num_workers=2)
-"""
-  environment = os.environ | {
-    "PYTHONPATH": str(pathlib.Path(__file__).parents[1])
-  }
-  process = subprocess.Popen(
-    [sys.executable, "-c", code],
-    stderr=subprocess.PIPE,
-    text=True,
-    env=environment,
-  )
-  for _ in range(600):
-    found = [p.suffix for p in data_dir.rglob("worker.*")]
-    if len(found) == 2:
-      return process, [int(suffix[1:]) for suffix in found]
-    time.sleep(0.1)
-  process.kill()
-  raise AssertionError(process.communicate()[1])
-
-
-def wait_until_gone(pids):
-  for _ in range(200):
-    if not any(psutil.pid_exists(pid) for pid in pids):
-      return True
-    time.sleep(0.1)
-  return False
-
-
-def test_ctrl_c_leaves_neither_workers_nor_a_dataset(source, tmp_path):
-  process, workers = start_waiting_build(source[0], tmp_path)
-
-  process.send_signal(signal.SIGINT)
-  _, printed = process.communicate(timeout=60)
-
-  assert process.returncode != 0
-  assert "KeyboardInterrupt" in printed
-  assert wait_until_gone(workers)
-  assert not list((tmp_path / "laion400m/images").iterdir())
-
-
-def test_workers_end_with_a_killed_parent(source, tmp_path):
-  process, workers = start_waiting_build(source[0], tmp_path)
-
-  process.kill()
-  process.communicate(timeout=60)
-
-  assert wait_until_gone(workers)
-
-
-def test_workers_import_neither_tensorflow_nor_pandas(
-  source, tmp_path, monkeypatch
-):
-  monkeypatch.setattr(task_lib, "run_task", run_and_report_modules)
-  with pytest.raises(tfds_plugins.SourceError) as e:
-    prepare(source[0], tmp_path, num_workers=2)
-
-  assert "heavy modules: []" in str(e.value)
-
-
-def run_and_report_modules(task):
-  import sys
-
-  from tfds_plugins import errors
-  from tfds_plugins.conversion import task as tasks
-
-  tasks.run_task(task)
-  heavy = ("tensorflow", "apache_beam", "pandas", "matplotlib")
-  found = [m for m in heavy if sys.modules.get(m) is not None]
-  raise errors.SourceError(f"heavy modules: {found}")
-
-
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])
 def test_bad_numbers_of_workers_are_refused(value):
   with pytest.raises(tfds_plugins.OptionError, match="num_workers must be"):
@@ -502,9 +327,3 @@ def test_a_receipt_whose_counts_disagree_is_refused():
     receipt.check()
 
   assert "10 source rows, but 8 examples and 1 skipped rows" in str(e.value)
-
-
-def test_one_worker_runs_in_this_process(monkeypatch):
-  monkeypatch.setattr(executors, "_run_in_pool", None)  # A call would fail.
-
-  assert list(executors.run_tasks([], executors.ConversionOptions())) == []

@@ -1,0 +1,42 @@
+"""Builds datasets of shards that are written here."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+
+import tensorflow_datasets as tfds
+
+# Eleven and more shards, so that "10" comes after "9", of unequal lengths.
+LENGTHS = [7, 3, 12, 1, 9, 5, 2, 8, 4, 11, 6, 10]
+
+
+def prepare(
+  manual_dir, data_dir, *, file_format=None, num_workers=1, **options
+):
+  builder = tfds.builder(
+    "laion400m/images",
+    data_dir=data_dir,
+    file_format=file_format,
+    num_workers=num_workers,
+  )
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(
+      manual_dir=manual_dir, **options
+    )
+  )
+  return builder
+
+
+def read_captions(builder, split="train"):
+  ds = builder.as_dataset(split=split)
+  return [e["caption"].decode() for e in tfds.as_numpy(ds)]
+
+
+def digest(folder: str) -> dict[str, str]:
+  """Returns the SHA-256 of every file but TFDS's own, by name."""
+  return {
+    path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+    for path in pathlib.Path(folder).iterdir()
+    if path.name not in ("dataset_info.json", "features.json")
+  }
