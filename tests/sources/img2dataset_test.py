@@ -10,6 +10,7 @@ import shards
 
 from tfds_plugins import errors
 from tfds_plugins.sources import img2dataset
+from tfds_plugins.sources import listing
 
 
 def find(manual_dir, **options):
@@ -19,7 +20,8 @@ def find(manual_dir, **options):
     "other_datasets": {"coyo_700m"},
     "instructions": "INSTRUCTIONS",
   } | options
-  return img2dataset.find_source(epath.Path(manual_dir), **options)
+  found = listing.find_shards(epath.Path(manual_dir), **options)
+  return img2dataset.check_source(found)
 
 
 def write(folder, stem, *, stats=True):

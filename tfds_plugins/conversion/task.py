@@ -47,11 +47,6 @@ class Task:
   file_format: str
   max_examples: int | None = None
 
-  @property
-  def size_bytes(self) -> int:
-    """The size of the source that the task reads."""
-    return sum(source.stop - source.start for source in self.sources)
-
 
 def run_task(task: Task) -> receipts.ShardReceipt:
   """Converts the rows of a task.

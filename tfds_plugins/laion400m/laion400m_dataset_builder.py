@@ -17,6 +17,7 @@ from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import images
 from tfds_plugins.encoding import tf_example
 from tfds_plugins.sources import img2dataset
+from tfds_plugins.sources import listing
 from tfds_plugins.sources import webdataset
 
 _HOMEPAGE = "https://laion.ai/blog/laion-400-open-dataset/"
@@ -120,14 +121,14 @@ MANUAL_DIR, in this order, and in the folders directly below.
   def _find_sources(
     self, manual_dir: epath.Path
   ) -> Mapping[str, img2dataset.Source]:
-    source = img2dataset.find_source(
+    found = listing.find_shards(
       manual_dir,
       dataset=self.name,
       config=self.builder_config_name or "",
       other_datasets=set(registration.DATASETS) - {self.name},
       instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
     )
-    return {"train": source}
+    return {"train": img2dataset.check_source(found)}
 
   def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
     return Recipe(

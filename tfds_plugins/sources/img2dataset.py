@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from collections.abc import Sequence
 import concurrent.futures
 import dataclasses
@@ -35,38 +34,19 @@ class Source:
   notes: list[str]
 
 
-def find_source(
-  manual_dir: epath.Path,
-  *,
-  dataset: str,
-  config: str,
-  other_datasets: Collection[str],
-  instructions: str,
-) -> Source:
-  """Finds the folder with img2dataset's shards and checks every one's start.
+def check_source(listing: listing_lib.Listing) -> Source:
+  """Checks the start of every shard that was found.
 
   Args:
-    manual_dir: the folder that the user named.
-    dataset: name of the dataset, a possible sub-folder.
-    config: name of the builder config, a possible sub-folder.
-    other_datasets: sub-folders of these names belong to other datasets.
-    instructions: how to get the data, for the error.
+    listing: from `listing.find_shards`.
 
   Returns:
     The source.
 
   Raises:
-    errors.ManualDirError: there are no shards.
     errors.SourceError: some are no tars, or their parquets are unusable; all
       of them are named.
   """
-  listing = listing_lib.find_shards(
-    manual_dir,
-    dataset=dataset,
-    config=config,
-    other_datasets=other_datasets,
-    instructions=instructions,
-  )
   with concurrent.futures.ThreadPoolExecutor(_NUM_CHECKING_THREADS) as pool:
     found = list(pool.map(_list_problems, listing.shards))
   problems = [problem for of_shard in found for problem in of_shard]
