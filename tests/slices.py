@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from tfds_plugins.sources import webdataset
+from tfds_plugins.sources.listing import TarShard
 from tfds_plugins.sources.rows import SourceSlice
 
 WANTED = pa.schema([("caption", pa.string()), ("similarity", pa.float64())])
@@ -13,13 +14,15 @@ WANTED = pa.schema([("caption", pa.string()), ("similarity", pa.float64())])
 def make_slice(folder, stem="00000", start=0, stop=None, parquet=True):
   path = folder / f"{stem}.tar"
   size = path.stat().st_size
-  return SourceSlice(
+  shard = TarShard(
     name=stem,
-    path=str(path),
-    metadata_path=str(folder / f"{stem}.parquet") if parquet else "",
-    start=start,
-    stop=size if stop is None else stop,
+    length=size,
     size_bytes=size,
+    tar_path=str(path),
+    parquet_path=str(folder / f"{stem}.parquet") if parquet else "",
+  )
+  return SourceSlice(
+    shard=shard, start=start, stop=size if stop is None else stop
   )
 
 

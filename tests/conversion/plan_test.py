@@ -6,25 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfds_plugins.conversion import plan
-from tfds_plugins.sources.rows import SourceSlice
+from tfds_plugins.sources.rows import SourceShard
 
 
 def make_shards(sizes):
   return [
-    SourceSlice(
-      name=str(i),
-      path=f"/{i}.tar",
-      metadata_path="",
-      start=0,
-      stop=size,
-      size_bytes=size,
-    )
+    SourceShard(name=str(i), length=size, size_bytes=size)
     for i, size in enumerate(sizes)
   ]
 
 
 def ranges(parts):
-  return [[(s.name, s.start, s.stop) for s in part] for part in parts]
+  return [[(s.shard.name, s.start, s.stop) for s in part] for part in parts]
 
 
 def test_one_output_shard_for_each_source_shard():
@@ -54,6 +47,32 @@ def test_fewer_output_shards_than_source_shards():
   )
 
   assert ranges(parts) == [[("0", 0, 10), ("1", 0, 10)], [("2", 0, 20)]]
+
+
+def test_shards_are_cut_at_their_own_positions():
+  shards = [
+    SourceShard(name="a", length=10, size_bytes=1000),
+    SourceShard(name="empty", length=0, size_bytes=0),
+    SourceShard(name="b", length=3, size_bytes=3000),
+  ]
+
+  follow = plan.plan_output_shards(
+    shards, num_shards=None, max_shard_bytes=1500
+  )
+  equal = plan.plan_output_shards(shards, num_shards=8, max_shard_bytes=1)
+
+  assert ranges(follow) == [[("a", 0, 10)], [], [("b", 0, 1)], [("b", 1, 3)]]
+  # Eighths of 4,000 bytes: the first two are of `a`; a row of `b` takes two.
+  assert ranges(equal) == [
+    [("a", 0, 5)],
+    [("a", 5, 10)],
+    [],
+    [("b", 0, 1)],
+    [],
+    [("b", 1, 2)],
+    [],
+    [("b", 2, 3)],
+  ]
 
 
 @given(

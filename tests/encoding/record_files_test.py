@@ -2,6 +2,7 @@
 
 from array_record.python import array_record_data_source
 from etils import epath
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
@@ -15,12 +16,21 @@ RECORDS = [b"", b"a", bytes(range(256)) * 5000, "größer".encode()] + [
 ]
 
 
+def make_arrays(records):
+  """Yields slices of one array, of 0, 1, 2, ... records."""
+  array = pa.array(records, pa.binary())
+  start, length = 0, 0
+  while start < len(records):
+    yield array.slice(start, length)
+    start, length = start + length, length + 1
+
+
 @pytest.mark.parametrize("records", [RECORDS, []])
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record", "parquet"])
 def test_tfds_reads_the_same_records(tmp_path, file_format, records):
   path = epath.Path(tmp_path) / "with space.rec"
 
-  record_files.write_records(path, file_format, iter(records))
+  record_files.write_records(path, file_format, make_arrays(records))
 
   if file_format == "array_record":
     if (
@@ -39,7 +49,7 @@ def test_tfds_reads_the_same_records(tmp_path, file_format, records):
 def test_tfrecords_equal_tensorflows_own(tmp_path):
   ours, theirs = tmp_path / "ours", tmp_path / "theirs"
 
-  record_files.write_records(epath.Path(ours), "tfrecord", RECORDS)
+  record_files.write_records(epath.Path(ours), "tfrecord", make_arrays(RECORDS))
   with tf.io.TFRecordWriter(str(theirs)) as writer:
     for record in RECORDS:
       writer.write(record)
@@ -49,7 +59,8 @@ def test_tfrecords_equal_tensorflows_own(tmp_path):
 
 def test_parquet_groups_are_small(tmp_path):
   path = epath.Path(tmp_path) / "x.parquet"
-  record_files.write_records(path, "parquet", [bytes(1 << 20)] * 20)
+  arrays = [pa.array([bytes(1 << 20)])] * 20
+  record_files.write_records(path, "parquet", arrays)
 
   metadata = pq.read_metadata(path)
 

@@ -53,7 +53,12 @@ def encode(examples):
   )
   batch = pa.RecordBatch.from_pylist(examples, schema=schema)
   specs = feature_specs.make_feature_specs(FEATURES)
-  return list(tf_example.ExampleEncoder(specs).encode(batch))
+  return encode_batch(specs, batch)
+
+
+def encode_batch(specs, batch):
+  encoder = tf_example.ExampleEncoder(specs)
+  return [r for array in encoder.encode(batch) for r in array.to_pylist()]
 
 
 @given(examples=st.lists(rows, max_size=4))
@@ -83,7 +88,7 @@ def test_a_record_by_hand():
   spec = tf_example.FeatureSpec(name="a", kind=tf_example.Kind.INT64)
   batch = pa.RecordBatch.from_pydict({"a": pa.array([300], pa.int64())})
 
-  (record,) = tf_example.ExampleEncoder([spec]).encode(batch)
+  (record,) = encode_batch([spec], batch)
 
   packed = b"\x0a\x02\xac\x02"  # Int64List.value, packed, 300
   feature = b"\x1a\x04" + packed  # Feature.int64_list
@@ -98,7 +103,7 @@ def test_slices_of_columns_are_read_at_their_offset():
   )
   spec = tf_example.FeatureSpec(name="a", kind=tf_example.Kind.BYTES)
 
-  records = list(tf_example.ExampleEncoder([spec]).encode(batch.slice(1)))
+  records = encode_batch([spec], batch.slice(1))
 
   parsed = [tf.train.Example.FromString(r) for r in records]
   values = [e.features.feature["a"].bytes_list.value[0] for e in parsed]
@@ -110,4 +115,18 @@ def test_nulls_are_refused():
   spec = tf_example.FeatureSpec(name="a", kind=tf_example.Kind.INT64)
 
   with pytest.raises(ValueError, match="'a' has nulls"):
-    list(tf_example.ExampleEncoder([spec]).encode(batch))
+    encode_batch([spec], batch)
+
+
+def test_large_batches_are_joined_a_few_mebibytes_at_a_time():
+  values = [bytes([i]) * (1 << 20) for i in range(9)] + [b"x" * (9 << 20), b""]
+  batch = pa.RecordBatch.from_pydict({"a": pa.array(values, pa.binary())})
+  spec = tf_example.FeatureSpec(name="a", kind=tf_example.Kind.BYTES)
+
+  arrays = list(tf_example.ExampleEncoder([spec]).encode(batch))
+
+  assert max(len(array) for array in arrays) < 5
+  parsed = [
+    tf.train.Example.FromString(r) for a in arrays for r in a.to_pylist()
+  ]
+  assert [e.features.feature["a"].bytes_list.value[0] for e in parsed] == values

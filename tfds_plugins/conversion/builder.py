@@ -28,7 +28,7 @@ from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.conversion.task import Task
 from tfds_plugins.encoding import record_files
 from tfds_plugins.encoding import tf_example
-from tfds_plugins.sources.img2dataset import Source
+from tfds_plugins.sources.rows import Source
 
 
 class ConversionBuilder(

@@ -148,7 +148,7 @@ def _start_worker(parent: int) -> None:
 def _worker_died(
   tasks: Sequence[task_lib.Task], error: BaseException
 ) -> errors.ConversionError:
-  names = sorted({source.name for task in tasks for source in task.sources})
+  names = sorted({part.shard.name for task in tasks for part in task.sources})
   problem = errors.Problem(
     what="A worker process died.",
     where=f"while converting one of the source shards {', '.join(names)}",

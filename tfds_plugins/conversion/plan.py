@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-import dataclasses
 
+from tfds_plugins.sources.rows import SourceShard
 from tfds_plugins.sources.rows import SourceSlice
 
 
 def plan_output_shards(
-  shards: Sequence[SourceSlice],
+  shards: Sequence[SourceShard],
   *,
   num_shards: int | None,
   max_shard_bytes: int,
@@ -18,11 +18,11 @@ def plan_output_shards(
 
   One source shard becomes one output shard, unless it is larger than
   `max_shard_bytes`: then it is cut into equal parts. With `num_shards`, all
-  source shards together are cut into that many equal parts. Sizes are those of
-  the source; the plan depends on nothing else.
+  source shards together are cut into that many equal parts. The plan depends on
+  `SourceShard.size_bytes` and nothing else.
 
   Args:
-    shards: whole source shards, in order; at least one.
+    shards: the source shards, in order; at least one.
     num_shards: the exact number of output shards; None to follow the source.
     max_shard_bytes: see above.
 
@@ -39,7 +39,7 @@ def plan_output_shards(
 
 
 def _cut_into(
-  shards: Sequence[SourceSlice], num_parts: int
+  shards: Sequence[SourceShard], num_parts: int
 ) -> list[list[SourceSlice]]:
   """Cuts the concatenation of `shards` into parts of equal size."""
   total = sum(shard.size_bytes for shard in shards)
@@ -57,11 +57,18 @@ def _cut_into(
         shard = next(pending)
         continue
       end = min(stop, shard_stop)
-      part.append(
-        dataclasses.replace(
-          shard, start=start - shard_start, stop=end - shard_start
-        )
+      piece = SourceSlice(
+        shard=shard,
+        start=_to_position(start - shard_start, shard),
+        stop=_to_position(end - shard_start, shard),
       )
+      if piece.start < piece.stop:
+        part.append(piece)
       start = end
     parts.append(part)
   return parts
+
+
+def _to_position(size_bytes: int, shard: SourceShard) -> int:
+  """Returns where the first `size_bytes` of a shard's examples end."""
+  return size_bytes * shard.length // shard.size_bytes

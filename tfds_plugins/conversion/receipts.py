@@ -5,8 +5,9 @@ Both lie beside `dataset_info.json` once a dataset is prepared:
 `shard_receipts.jsonl`: one JSON object a line for each output shard, in order:
     split          string
     shard_index    integer, the output shard's number
-    sources        list of {name, start, stop, size_bytes}: the parts of source
-                   shards that were converted; positions in bytes
+    sources        list of {name, start, stop, length}: the parts of source
+                   shards that were converted, and how long the whole shards
+                   are; bytes of a tar, rows of an embedding partition
     num_rows       integer, the source rows in those parts
     num_examples   integer, the records in the output shard
     skipped        object, reason -> number of rows
@@ -78,7 +79,7 @@ class ShardReceipt:
       errors.ConversionError: they do not; a defect of this package.
     """
     if self.num_rows != self.num_examples + self.num_skipped:
-      names = ", ".join(source.name for source in self.sources)
+      names = ", ".join(part.shard.name for part in self.sources)
       raise errors.ConversionError(
         f"Rows were lost in output shard {self.shard_index} (from {names}):"
         f" {self.num_rows:,} source rows, but {self.num_examples:,} examples"
@@ -88,15 +89,18 @@ class ShardReceipt:
 
   def to_json(self) -> str:
     """Returns the receipt as one line of JSON."""
-    record = dataclasses.asdict(self)
+    record = {
+      field.name: getattr(self, field.name)
+      for field in dataclasses.fields(self)
+    }
     record["sources"] = [
       {
-        "name": source.name,
-        "start": source.start,
-        "stop": source.stop,
-        "size_bytes": source.size_bytes,
+        "name": part.shard.name,
+        "start": part.start,
+        "stop": part.stop,
+        "length": part.shard.length,
       }
-      for source in self.sources
+      for part in self.sources
     ]
     return json.dumps(record)
 

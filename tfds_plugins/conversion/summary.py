@@ -59,10 +59,10 @@ def summarize(
       " a missing one."
     )
   damaged = [
-    source.name
+    part.shard.name
     for receipt in receipts
     if any(reason in receipt.skipped for reason in _DAMAGE)
-    for source in receipt.sources
+    for part in receipt.sources
   ]
   if damaged:
     shown = ", ".join(damaged[:_MAX_SHOWN_NAMES])

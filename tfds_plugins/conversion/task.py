@@ -89,7 +89,7 @@ def run_task(task: Task) -> receipts.ShardReceipt:
 
 
 def _file_error(task: Task, error: OSError) -> errors.ConversionError:
-  names = ", ".join(source.name for source in task.sources)
+  names = ", ".join(part.shard.name for part in task.sources)
   problem = errors.Problem(
     what="A file could not be read or written.",
     where=f"source shard {names}, to be written to {task.output_path}",
@@ -116,11 +116,11 @@ class _Converter:
     self._skipped: collections.Counter[str] = collections.Counter()
     self._missing_columns: set[str] = set()
 
-  def iter_records(self) -> Iterator[bytes]:
-    """Yields the serialized examples."""
-    for source in self._task.sources:
-      for batch in self._task.recipe.read(source, self._task.recipe.columns):
-        yield from self._iter_batch(batch, source.name)
+  def iter_records(self) -> Iterator[pa.Array]:
+    """Yields the serialized examples, in `binary` arrays."""
+    for part in self._task.sources:
+      for batch in self._task.recipe.read(part, self._task.recipe.columns):
+        yield from self._iter_batch(batch, part.shard.name)
         if self._num_examples == self._task.max_examples:
           return
 
@@ -137,7 +137,7 @@ class _Converter:
       missing_columns=sorted(self._missing_columns),
     )
 
-  def _iter_batch(self, batch: SourceBatch, name: str) -> Iterator[bytes]:
+  def _iter_batch(self, batch: SourceBatch, name: str) -> Iterator[pa.Array]:
     rows = batch.rows
     skipped = list(batch.skipped)
     num_rows = batch.num_rows
@@ -152,13 +152,11 @@ class _Converter:
       rows = rows.slice(0, left)
     self._num_rows += num_rows
     self._add_skipped(skipped)
-    for record in self._encode(rows):
-      self._num_examples += 1
-      self._num_bytes += len(record)
-      yield record
-
-  def _encode(self, rows: pa.RecordBatch) -> Iterator[bytes]:
-    return self._encoder.encode(self._task.recipe.map_batch(rows))
+    features = self._task.recipe.map_batch(rows)
+    for records in self._encoder.encode(features):
+      self._num_examples += len(records)
+      self._num_bytes += records.total_values_length
+      yield records
 
   def _add_skipped(self, skipped: Sequence[SkippedRow]) -> None:
     self._skipped.update(row.reason for row in skipped)

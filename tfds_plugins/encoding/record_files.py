@@ -8,8 +8,11 @@ an iterator (4.9.10: `_batched` skips what it has already consumed).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Iterator
+import functools
 import importlib.util
 import io
+import itertools
 import os
 import struct
 from typing import Any
@@ -17,13 +20,18 @@ from typing import cast
 
 from etils import epath
 import google_crc32c
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfds_plugins import errors
+from tfds_plugins.sources import arrow_bytes
 
 _WRITE_BUFFER_BYTES = 1 << 20
 _PARQUET_GROUP_BYTES = 8 << 20
+# What comes before a record in a TFRecord file; little-endian, without gaps.
+_HEAD = np.dtype([("length", "<u8"), ("checksum", "<u4")])
 # `tensorflow_datasets.core.file_adapters.ParquetFileAdapter`: one binary column.
 _PARQUET_SCHEMA = pa.schema([pa.field("data", pa.binary())])
 # The modules that write a format, where they are not our own dependencies.
@@ -48,7 +56,7 @@ def check_format(file_format: str) -> None:
 
 
 def write_records(
-  path: epath.Path, file_format: str, records: Iterable[bytes]
+  path: epath.Path, file_format: str, records: Iterable[pa.Array]
 ) -> None:
   """Writes a record file.
 
@@ -56,12 +64,13 @@ def write_records(
     path: the file to write.
     file_format: value of a `tfds.core.FileFormat`: `tfrecord`, `array_record`,
       `parquet` or `riegeli`.
-    records: serialized examples, read one after the other.
+    records: `binary` arrays of serialized examples, without nulls, read one
+      after the other.
   """
   _WRITERS[file_format](path, records)
 
 
-def _write_tfrecord(path: epath.Path, records: Iterable[bytes]) -> None:
+def _write_tfrecord(path: epath.Path, records: Iterable[pa.Array]) -> None:
   """TFRecord: length, its checksum, the record, its checksum.
 
   Format: tensorflow/tensorflow, `tensorflow/core/lib/io/record_writer.h`; the
@@ -71,19 +80,55 @@ def _write_tfrecord(path: epath.Path, records: Iterable[bytes]) -> None:
   if isinstance(opened, io.BufferedWriter):  # A local file.
     opened = io.BufferedWriter(opened.detach(), _WRITE_BUFFER_BYTES)
   with opened as file:
-    for record in records:
-      length = struct.pack("<Q", len(record))
-      file.write(length + struct.pack("<I", _masked_crc(length)))
-      file.write(record)
-      file.write(struct.pack("<I", _masked_crc(record)))
+    for array in records:
+      file.write(memoryview(_frame(array)))
 
 
-def _masked_crc(data: bytes) -> int:
-  crc = google_crc32c.value(data)
-  return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+def _frame(records: pa.Array) -> pa.Buffer:
+  """Returns records as they lie in a TFRecord file."""
+  offsets, data = arrow_bytes.get_values(records)
+  # Slices of ndarrays, for google_crc32c takes no memoryview.
+  content = np.frombuffer(data, np.uint8)
+  checksums = np.array(
+    [
+      google_crc32c.value(content[start:stop])
+      for start, stop in itertools.pairwise(offsets)
+    ],
+    np.uint32,
+  )
+  heads = np.empty(len(records), _HEAD)
+  heads["length"] = np.diff(offsets)
+  heads["checksum"] = _mask(
+    np.array([_get_crc_of_length(n) for n in heads["length"].tolist()])
+  )
+  framed = pc.binary_join_element_wise(
+    arrow_bytes.from_fixed_size(heads, _HEAD.itemsize),
+    records,
+    arrow_bytes.from_fixed_size(_mask(checksums), checksums.itemsize),
+    b"",
+  )
+  return framed.buffers()[2].slice(0, framed.total_values_length)
 
 
-def _write_array_record(path: epath.Path, records: Iterable[bytes]) -> None:
+@functools.lru_cache(1 << 16)
+def _get_crc_of_length(length: int) -> int:
+  return google_crc32c.value(struct.pack("<Q", length))
+
+
+def _mask(checksums: np.ndarray) -> np.ndarray:
+  """Masks (n,) CRCs, as the format asks for; wraps around at 32 bits."""
+  crc = checksums.astype("<u4")
+  return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+
+
+def _iter_values(records: Iterable[pa.Array]) -> Iterator[bytes]:
+  for array in records:
+    offsets, data = arrow_bytes.get_values(array)
+    for start, stop in itertools.pairwise(offsets):
+      yield bytes(data[start:stop])
+
+
+def _write_array_record(path: epath.Path, records: Iterable[pa.Array]) -> None:
   """ArrayRecord with one record a group, as TFDS writes it."""
   from array_record.python import array_record_module  # pylint: disable=g-import-not-at-top
 
@@ -91,43 +136,38 @@ def _write_array_record(path: epath.Path, records: Iterable[bytes]) -> None:
     os.fspath(path), "group_size:1"
   )
   try:
-    for record in records:
+    for record in _iter_values(records):
       writer.write(record)
   finally:
     writer.close()
 
 
-def _write_parquet(path: epath.Path, records: Iterable[bytes]) -> None:
+def _write_parquet(path: epath.Path, records: Iterable[pa.Array]) -> None:
   """Parquet with one binary column `data`, some 8 MiB a row group."""
   with (
     path.open("wb") as file,
     pq.ParquetWriter(cast(Any, file), _PARQUET_SCHEMA) as writer,
   ):
-    group: list[bytes] = []
+    group: list[pa.RecordBatch] = []
     size_bytes = 0
-    for record in records:
-      group.append(record)
-      size_bytes += len(record)
+    for array in records:
+      group.append(pa.RecordBatch.from_arrays([array], schema=_PARQUET_SCHEMA))
+      size_bytes += array.nbytes
       if size_bytes >= _PARQUET_GROUP_BYTES:
-        _write_group(writer, group)
+        writer.write_table(pa.Table.from_batches(group))
         group, size_bytes = [], 0
     if group:
-      _write_group(writer, group)
+      writer.write_table(pa.Table.from_batches(group))
 
 
-def _write_group(writer: pq.ParquetWriter, records: list[bytes]) -> None:
-  column = pa.array(records, pa.binary())
-  writer.write_batch(
-    pa.RecordBatch.from_arrays([column], schema=_PARQUET_SCHEMA)
-  )
-
-
-def _write_riegeli(path: epath.Path, records: Iterable[bytes]) -> None:
+def _write_riegeli(path: epath.Path, records: Iterable[pa.Array]) -> None:
   """Riegeli, through TFDS's own adapter (which imports TensorFlow)."""
   from tensorflow_datasets.core import file_adapters  # pylint: disable=g-import-not-at-top
 
   adapter = file_adapters.RiegeliFileAdapter
-  adapter.write_examples(path, ((b"", record) for record in records))
+  adapter.write_examples(
+    path, ((b"", record) for record in _iter_values(records))
+  )
 
 
 _WRITERS = {

@@ -19,6 +19,7 @@ from tfds_plugins.encoding import tf_example
 from tfds_plugins.sources import img2dataset
 from tfds_plugins.sources import listing
 from tfds_plugins.sources import webdataset
+from tfds_plugins.sources.rows import Source
 
 _HOMEPAGE = "https://laion.ai/blog/laion-400-open-dataset/"
 
@@ -118,9 +119,7 @@ MANUAL_DIR, in this order, and in the folders directly below.
       homepage=_HOMEPAGE,
     )
 
-  def _find_sources(
-    self, manual_dir: epath.Path
-  ) -> Mapping[str, img2dataset.Source]:
+  def _find_sources(self, manual_dir: epath.Path) -> Mapping[str, Source]:
     found = listing.find_shards(
       manual_dir,
       dataset=self.name,

@@ -11,12 +11,17 @@ import re
 from etils import epath
 
 from tfds_plugins import errors
+from tfds_plugins.sources import folders
+from tfds_plugins.sources.rows import SourceShard
 
+_EXPECTED = (
+  "img2dataset's webdataset output: 00000.tar, 00000.parquet,"
+  " 00000_stats.json, ..."
+)
 _SHARD_STEM = re.compile(r"[0-9]+")
 _SHARD_FILE = re.compile(r"[0-9]+(_stats)?\.")
 # img2dataset's work in progress (rom1504/img2dataset, `img2dataset/main.py`).
 _TEMPORARY_DIR = "_tmp"
-_MAX_LISTED_NAMES = 12
 # What else users have, and what to tell them. The first that fits is told.
 _OTHER_FORMATS = (
   (r"[0-9]+\.tar\.\w+", "Decompress the tars (gunzip *.tar.gz)."),
@@ -41,21 +46,16 @@ _OTHER_FORMATS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceShard:
+class TarShard(SourceShard):
   """One tar that img2dataset wrote, and what it wrote beside it.
 
   Attributes:
-    name: path below the source folder without extension, e.g. `00000` or
-      `split_0/00000`.
     tar_path: the tar.
-    parquet_path: the parquet with a row for every URL; None if missing.
-    size_bytes: the size of the tar.
+    parquet_path: the parquet with a row for every URL; '' if missing.
   """
 
-  name: str
-  tar_path: epath.Path
-  parquet_path: epath.Path | None
-  size_bytes: int
+  tar_path: str
+  parquet_path: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,21 +70,9 @@ class Listing:
   """
 
   source_dir: epath.Path
-  shards: Sequence[SourceShard]
+  shards: Sequence[TarShard]
   unfinished: Sequence[str]
   without_tar: Sequence[str]
-
-
-def list_candidate_dirs(
-  manual_dir: epath.Path, dataset: str, config: str
-) -> list[epath.Path]:
-  """Returns where a dataset's source may lie, in the order it is looked for."""
-  return [
-    manual_dir / dataset / config,
-    manual_dir / config,
-    manual_dir / dataset,
-    manual_dir,
-  ]
 
 
 def find_shards(
@@ -110,16 +98,9 @@ def find_shards(
   Raises:
     errors.ManualDirError: there is no folder, or none with a finished shard.
   """
-  candidates = list_candidate_dirs(manual_dir, dataset, config)
-  if not manual_dir.is_dir():
-    raise _no_shards_error(
-      "manual_dir is not a folder.",
-      str(manual_dir),
-      "a file" if manual_dir.exists() else "nothing there",
-      "Name the folder with --manual_dir or DownloadConfig(manual_dir=...)."
-      f" If the data is not there yet:\n{instructions}",
-    )
-  existing = [path for path in candidates if path.is_dir()]
+  existing = folders.list_candidate_dirs(
+    manual_dir, dataset, [config], expected=_EXPECTED, instructions=instructions
+  )
   for candidate in existing:
     listing = list_shards(candidate, ignored_dirs=other_datasets)
     if listing.shards:
@@ -128,7 +109,7 @@ def find_shards(
       raise _no_shards_error(
         "Not one shard is finished: none has its _stats.json yet.",
         str(candidate),
-        f"unfinished shards {_shorten(listing.unfinished)}",
+        f"unfinished shards {folders.shorten(listing.unfinished)}",
         "Wait for img2dataset, or run it again: it continues where it was.",
       )
   found, hint = _describe_folders(existing)
@@ -140,14 +121,16 @@ def find_shards(
   )
 
 
-def _describe_folders(folders: Sequence[epath.Path]) -> tuple[str, str]:
+def _describe_folders(existing: Sequence[epath.Path]) -> tuple[str, str]:
   """Says what lies in folders without a shard, and what to do about it."""
   found = []
   names: set[str] = set()
-  for folder in folders:
+  for folder in existing:
     inside = sorted(path.name for path in folder.iterdir())
     names.update(inside)
-    found.append(f"in {folder}: {_shorten(inside) if inside else 'nothing'}")
+    found.append(
+      f"in {folder}: {folders.shorten(inside) if inside else 'nothing'}"
+    )
   for pattern, hint in _OTHER_FORMATS:
     if any(re.fullmatch(pattern, name) for name in names):
       return "; ".join(found), hint
@@ -170,7 +153,7 @@ def list_shards(
   Returns:
     What was found; maybe nothing.
   """
-  shards: list[SourceShard] = []
+  shards: list[TarShard] = []
   unfinished: list[str] = []
   without_tar: list[str] = []
   children = list(source_dir.iterdir())
@@ -182,7 +165,7 @@ def list_shards(
     and not _SHARD_FILE.match(path.name)  # Spares 100,000 files a look.
     and path.is_dir()
   ]
-  sub_dirs.sort(key=lambda path: _natural_key(path.name))
+  sub_dirs.sort(key=lambda path: folders.natural_key(path.name))
   for folder in [source_dir, *sub_dirs]:
     name = folder.name.encode("utf-8", "replace").decode()
     prefix = "" if folder == source_dir else f"{name}/"
@@ -198,12 +181,14 @@ def list_shards(
         unfinished.append(prefix + stem)
         continue
       tar_path = files[f"{stem}.tar"]
+      size_bytes = folders.get_size(tar_path)
       shards.append(
-        SourceShard(
+        TarShard(
           name=prefix + stem,
-          tar_path=tar_path,
-          parquet_path=files.get(f"{stem}.parquet"),
-          size_bytes=_get_size(tar_path),
+          length=size_bytes,
+          size_bytes=size_bytes,
+          tar_path=str(tar_path),
+          parquet_path=str(files.get(f"{stem}.parquet", "")),
         )
       )
     if stems:
@@ -227,39 +212,13 @@ def _list_stems(files: Mapping[str, epath.Path], suffix: str) -> list[str]:
   return sorted(stems, key=lambda stem: (int(stem), stem))
 
 
-def _natural_key(name: str) -> list[tuple[int, str]]:
-  """Sorts `split_2` before `split_10`."""
-  return [
-    (int(part), part) if part.isdigit() else (-1, part)
-    for part in re.split(r"(\d+)", name)
-  ]
-
-
-def _shorten(names: Sequence[str]) -> str:
-  """Returns the first names, and how many more there are."""
-  shown = ", ".join(names[:_MAX_LISTED_NAMES])
-  more = len(names) - _MAX_LISTED_NAMES
-  return f"{shown} and {more:,} more" if more > 0 else shown
-
-
-def _get_size(path: epath.Path) -> int:
-  """Returns a file's size; 0 for what is no file, to be refused when opened."""
-  try:
-    return path.stat().length
-  except OSError:
-    return 0
-
-
 def _no_shards_error(
   what: str, where: str, found: str, to_do: str
 ) -> errors.ManualDirError:
   problem = errors.Problem(
     what=what,
     where=where,
-    expected=(
-      "img2dataset's webdataset output: 00000.tar, 00000.parquet,"
-      " 00000_stats.json, ..."
-    ),
+    expected=_EXPECTED,
     found=found,
     to_do=to_do,
   )

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Sequence
 import dataclasses
+from typing import Generic
+from typing import TypeVar
 
 import pyarrow as pa
 
 # The columns that every source adds to the ones that a dataset asks for.
 KEY_COLUMN = "key"  # string: the identity of the row within its source shard
 IMAGE_COLUMN = "image"  # binary: the encoded image, as it lies in the source
+
+# A reason for skipping a row that every source may have.
+BAD_METADATA = "bad_metadata"
 
 # The most rows in a batch of nothing but skipped rows.
 BATCH_ROWS = 2048
@@ -54,27 +59,55 @@ class SourceBatch:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SourceSlice:
-  """A part of a source shard, the unit that plans are made of.
+class SourceShard:
+  """One file or partition of a source. Every format adds its paths.
 
   Attributes:
-    name: the source shard's name: its path below the source folder without
-      the extension, e.g. `split_0/00000`.
-    path: the file that holds the rows.
-    metadata_path: the parquet beside it; '' if there is none.
-    start: the part's first byte in `path`.
-    stop: the first byte after it.
-    size_bytes: the size of `path`.
+    name: how the user knows it: its path below the source folder without the
+      extension, e.g. `split_0/00000`.
+    length: how far the positions in it go at which it may be cut: the bytes of
+      a tar, the rows of an embedding partition.
+    size_bytes: about what its examples will take; what plans are balanced by.
   """
 
   name: str
-  path: str
-  metadata_path: str
+  length: int
+  size_bytes: int
+
+
+ShardT = TypeVar("ShardT", bound=SourceShard, covariant=True)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceSlice(Generic[ShardT]):
+  """A part of a source shard, the unit that plans are made of.
+
+  Attributes:
+    shard: what it is a part of.
+    start: the part's first position.
+    stop: the first position after it.
+  """
+
+  shard: ShardT
   start: int
   stop: int
-  size_bytes: int
 
   @property
   def is_first(self) -> bool:
-    """Whether this part answers for the shard's rows that have no sample."""
+    """Whether this part answers for what has no position in the shard."""
     return self.start == 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+  """A source folder, looked over and ready to be converted.
+
+  Attributes:
+    source_dir: where the shards are, for people.
+    shards: whole shards, in order; at least one.
+    notes: what the user should know: shards that were left out, and why.
+  """
+
+  source_dir: str
+  shards: Sequence[SourceShard]
+  notes: Sequence[str]

@@ -17,6 +17,7 @@ from etils import epath
 from tfds_plugins import errors
 from tfds_plugins.sources import json_rows
 from tfds_plugins.sources import tar
+from tfds_plugins.sources.rows import SourceShard
 from tfds_plugins.sources.rows import SourceSlice
 
 # A reason for skipping a row.
@@ -108,7 +109,7 @@ def _split_name(name: bytes) -> tuple[bytes, bytes, bytes]:
 
 
 def iter_samples(
-  reader: tar.TarReader, source_slice: SourceSlice
+  reader: tar.TarReader, source_slice: SourceSlice[SourceShard]
 ) -> Iterator[list[Sample]]:
   """Yields the samples that end in each window of the tar.
 

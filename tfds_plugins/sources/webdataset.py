@@ -24,6 +24,8 @@ from tfds_plugins.sources import json_rows
 from tfds_plugins.sources import parquet_rows
 from tfds_plugins.sources import samples as samples_lib
 from tfds_plugins.sources import tar
+from tfds_plugins.sources.listing import TarShard
+from tfds_plugins.sources.rows import BAD_METADATA
 from tfds_plugins.sources.rows import BATCH_ROWS
 from tfds_plugins.sources.rows import IMAGE_COLUMN
 from tfds_plugins.sources.rows import KEY_COLUMN
@@ -36,7 +38,6 @@ from tfds_plugins.sources.samples import Sample
 # `failed_to_resize`) and those of `tar.End` and `samples`.
 NO_IMAGE = "no_image_in_tar"
 NO_METADATA = "no_metadata"
-BAD_METADATA = "bad_metadata"
 NOT_IN_TAR = "missing_from_tar"
 UNKNOWN_STATUS = "unknown_status"
 
@@ -57,7 +58,7 @@ class _Account:
 
 
 def iter_batches(
-  source_slice: SourceSlice, wanted: pa.Schema
+  source_slice: SourceSlice[TarShard], wanted: pa.Schema
 ) -> Iterator[SourceBatch]:
   """Yields the rows of a slice in the order of the tar.
 
@@ -76,19 +77,19 @@ def iter_batches(
     errors.SourceError: the tar or parquet is not what img2dataset writes, or
       a key occurs twice, so that pairing would be a guess.
   """
-  path = epath.Path(source_slice.path)
+  shard = source_slice.shard
   with contextlib.ExitStack() as stack:
     rows = None
-    if source_slice.metadata_path:
+    if shard.parquet_path:
       rows = stack.enter_context(
-        parquet_rows.ParquetRows(epath.Path(source_slice.metadata_path), wanted)
+        parquet_rows.ParquetRows(epath.Path(shard.parquet_path), wanted)
       )
     account = _Account(
       is_met=np.zeros(rows.num_rows if rows else 0, bool),
       keys_without_row=set(),
     )
     reader = tar.TarReader(
-      stack.enter_context(path.open("rb")), source_slice.size_bytes
+      stack.enter_context(epath.Path(shard.tar_path).open("rb")), shard.length
     )
     for samples in samples_lib.iter_samples(reader, source_slice):
       yield _join(samples, rows, account, source_slice, wanted)
@@ -100,7 +101,7 @@ def _join(
   samples: list[Sample],
   rows: parquet_rows.ParquetRows | None,
   account: _Account,
-  source_slice: SourceSlice,
+  source_slice: SourceSlice[TarShard],
   wanted: pa.Schema,
 ) -> SourceBatch:
   """Pairs samples with their metadata."""
@@ -114,7 +115,7 @@ def _join(
   def skip(sample: Sample, reason: str, detail: str) -> None:
     skipped.append(
       SkippedRow(
-        source_shard=source_slice.name,
+        source_shard=source_slice.shard.name,
         key=sample.name,
         reason=reason,
         detail=detail,
@@ -168,7 +169,7 @@ def _check_urls(
   samples: list[Sample],
   positions: list[int],
   metadata: pa.RecordBatch,
-  source_slice: SourceSlice,
+  source_slice: SourceSlice[TarShard],
 ) -> None:
   """Checks by one sample's own URL that the parquet is that of the tar."""
   if "url" not in metadata.schema.names:
@@ -185,7 +186,7 @@ def _check_urls(
     if row["url"] != url.as_py():
       problem = errors.Problem(
         what="The parquet belongs to another tar.",
-        where=source_slice.metadata_path,
+        where=source_slice.shard.parquet_path,
         expected=f"the URL that the tar has for {sample.name}: {row['url']}",
         found=url.as_py() or "no URL",
         to_do="Put back the parquet that img2dataset wrote with this tar.",
@@ -210,7 +211,7 @@ def _find_rows(
   samples: list[Sample],
   rows: parquet_rows.ParquetRows | None,
   account: _Account,
-  source_slice: SourceSlice,
+  source_slice: SourceSlice[TarShard],
 ) -> np.ndarray:
   """Returns each sample's row in the parquet, or -1; marks them as met."""
   keys = [sample.key for sample in samples]
@@ -233,7 +234,7 @@ def _find_rows(
   if twice:
     problem = errors.Problem(
       what="A key occurs more than once in the tar.",
-      where=source_slice.path,
+      where=source_slice.shard.tar_path,
       expected="the members of a sample next to each other, every key once",
       found=f"repeated {_name_keys(twice)}",
       to_do=(
@@ -285,7 +286,7 @@ def _iter_rest(
   reader: tar.TarReader,
   rows: parquet_rows.ParquetRows | None,
   account: _Account,
-  source_slice: SourceSlice,
+  source_slice: SourceSlice[TarShard],
   wanted: pa.Schema,
 ) -> Iterator[SourceBatch]:
   """Yields the rows that have no sample, with the reason for each."""
@@ -297,7 +298,7 @@ def _iter_rest(
       yield _skipped_batch(
         [
           SkippedRow(
-            source_shard=source_slice.name,
+            source_shard=source_slice.shard.name,
             key="",
             reason=cast(tar.End, end).value,
             detail=detail,
@@ -309,8 +310,8 @@ def _iter_rest(
   if rows.num_rows and account.keys_without_row and not account.is_met.any():
     problem = errors.Problem(
       what="The parquet belongs to another tar.",
-      where=source_slice.metadata_path,
-      expected=f"rows for the keys in {source_slice.path}",
+      where=source_slice.shard.parquet_path,
+      expected=f"rows for the keys in {source_slice.shard.tar_path}",
       found="not one of them",
       to_do="Put back the parquet that img2dataset wrote with this tar.",
     )
@@ -326,7 +327,10 @@ def _iter_rest(
       reason, text = UNKNOWN_STATUS, f"status '{status}': {message}"
     skipped.append(
       SkippedRow(
-        source_shard=source_slice.name, key=key, reason=reason, detail=text
+        source_shard=source_slice.shard.name,
+        key=key,
+        reason=reason,
+        detail=text,
       )
     )
     if len(skipped) >= BATCH_ROWS:

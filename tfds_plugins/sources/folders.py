@@ -1,0 +1,82 @@
+"""Where in the user's folder a dataset may lie, and words about folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence
+import re
+
+from etils import epath
+
+from tfds_plugins import errors
+
+_MAX_LISTED_NAMES = 12
+
+
+def list_candidate_dirs(
+  manual_dir: epath.Path,
+  dataset: str,
+  configs: Iterable[str],
+  *,
+  expected: str,
+  instructions: str,
+) -> list[epath.Path]:
+  """Lists the folders that may hold a dataset's source, the likeliest first.
+
+  Args:
+    manual_dir: the folder that the user named.
+    dataset: name of the dataset, a possible sub-folder.
+    configs: names of the builder config, each a possible sub-folder.
+    expected: what should lie there, for the error.
+    instructions: how to get the data, for the error.
+
+  Returns:
+    Those of `dataset/config`, `config`, `dataset` and `manual_dir` itself that
+    exist.
+
+  Raises:
+    errors.ManualDirError: `manual_dir` is not a folder.
+  """
+  if not manual_dir.is_dir():
+    problem = errors.Problem(
+      what="manual_dir is not a folder.",
+      where=str(manual_dir),
+      expected=expected,
+      found="a file" if manual_dir.exists() else "nothing there",
+      to_do=(
+        "Name the folder with --manual_dir or DownloadConfig(manual_dir=...)."
+        f" If the data is not there yet:\n{instructions}"
+      ),
+    )
+    raise errors.ManualDirError(str(problem))
+  configs = list(dict.fromkeys(configs))
+  candidates = [
+    *(manual_dir / dataset / config for config in configs),
+    *(manual_dir / config for config in configs),
+    manual_dir / dataset,
+    manual_dir,
+  ]
+  return [path for path in candidates if path.is_dir()]
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+  """Sorts `split_2` before `split_10`."""
+  return [
+    (int(part), part) if part.isdigit() else (-1, part)
+    for part in re.split(r"(\d+)", name)
+  ]
+
+
+def shorten(names: Sequence[str]) -> str:
+  """Returns the first names, and how many more there are."""
+  shown = ", ".join(names[:_MAX_LISTED_NAMES])
+  more = len(names) - _MAX_LISTED_NAMES
+  return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def get_size(path: epath.Path) -> int:
+  """Returns a file's size; 0 for what is no file, to be refused when opened."""
+  try:
+    return path.stat().length
+  except OSError:
+    return 0
