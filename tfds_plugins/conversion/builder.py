@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import itertools
 from typing import Any
 
@@ -15,12 +16,12 @@ from tensorflow_datasets.core import dataset_builder
 from tensorflow_datasets.core import splits as splits_lib
 from tensorflow_datasets.core import utils
 
-from tfds_plugins.conversion import checksums
 from tfds_plugins.conversion import executors
 from tfds_plugins.conversion import feature_specs
 from tfds_plugins.conversion import finalize
 from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import progress
+from tfds_plugins.conversion import published
 from tfds_plugins.conversion import summary
 from tfds_plugins.conversion.options import ConversionOptions
 from tfds_plugins.conversion.options import check_download_config
@@ -47,19 +48,30 @@ class ConversionBuilder(
   source shard after the other, in as many output shards as that needs.
   """
 
-  def __init__(self, *, num_workers: int | None = None, **kwargs: Any):
+  def __init__(
+    self,
+    *,
+    num_workers: int | None = None,
+    verify_manual_files: bool = False,
+    **kwargs: Any,
+  ):
     """Initializes a builder.
 
     Args:
       num_workers: worker processes that convert; None for one per core, 1 for
         none beside this process. The result is the same.
+      verify_manual_files: whether to compare the files in `manual_dir` with the
+        published ones (size and SHA-256) before they are converted, where a
+        dataset has a table of them. Reads all of them once more.
       **kwargs: `data_dir`, `config`, `version`, `file_format`, as for every
         TFDS builder.
 
     Raises:
-      errors.OptionError: `num_workers` is not a positive integer.
+      errors.OptionError: an option makes no sense.
     """
-    self._options = ConversionOptions(num_workers=num_workers)
+    self._options = ConversionOptions(
+      num_workers=num_workers, verify_manual_files=verify_manual_files
+    )
     self._file_format = kwargs.get("file_format")
     self._account: str | None = None
     super().__init__(**kwargs)
@@ -72,7 +84,7 @@ class ConversionBuilder(
       "_original_state": {
         **state,
         "file_format": self._file_format,
-        "num_workers": self._options.num_workers,
+        **dataclasses.asdict(self._options),
       }
     }
 
@@ -80,14 +92,20 @@ class ConversionBuilder(
   @classmethod
   def _checksums_path(cls) -> epath.Path | None:
     """The table of published files, which TFDS looks for beside the module."""
-    return checksums.find_checksums(cls.name)
+    return published.find_checksums(cls.name)
 
   @abc.abstractmethod
-  def _find_sources(self, manual_dir: epath.Path) -> Mapping[str, Source]:
+  def _find_sources(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig,
+  ) -> Mapping[str, Source]:
     """Returns the source of each split.
 
     Args:
-      manual_dir: the folder that the user named; may not exist.
+      dl_manager: downloads what is published; `get_manual_dir` has the folder
+        that the user named.
+      download_config: what the user asked for.
 
     Raises:
       errors.ManualDirError: the data is not there.
@@ -113,7 +131,7 @@ class ConversionBuilder(
         " options are not used.",
         self.name,
       )
-    sources = self._find_sources(_get_manual_dir(dl_manager))
+    sources = self._find_sources(dl_manager, config)
     for source in sources.values():
       logging.info("Converting the shards in %s", source.source_dir)
       for note in source.notes:
@@ -158,7 +176,7 @@ class ConversionBuilder(
       all_receipts,
       dataset=self.info.full_name,
       source_dir=", ".join(
-        dict.fromkeys(str(s.source_dir) for s in sources.values())
+        dict.fromkeys(s.source_dir for s in sources.values())
       ),
       notes=[
         *itertools.chain.from_iterable(s.notes for s in sources.values()),
@@ -212,8 +230,8 @@ def _note_limit(max_examples: int | None) -> list[str]:
   return [f"only the first {max_examples:,} examples were asked for."]
 
 
-def _get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
-  """Returns `manual_dir`, even if it is missing or empty.
+def get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
+  """Returns the folder that the user named, even if it is missing or empty.
 
   TFDS raises a bare AssertionError then, or NotADirectoryError for a file; the
   search for the source has more to say.

@@ -19,11 +19,19 @@ class ConversionOptions:
   Attributes:
     num_workers: number of worker processes; 1 converts in this process. None
       stands for one per core that this process may use.
+    verify_manual_files: whether to compare the user's files with the published
+      ones first.
   """
 
   num_workers: int | None = None
+  verify_manual_files: bool = False
 
   def __post_init__(self) -> None:
+    if not isinstance(self.verify_manual_files, bool):
+      raise errors.OptionError(
+        "verify_manual_files must be True or False, not"
+        f" {self.verify_manual_files!r}."
+      )
     value = self.num_workers
     if value is None:
       return

@@ -5,10 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Iterator
 import time
+from typing import TypeVar
 
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from tfds_plugins.conversion.receipts import ShardReceipt
+
+_ItemT = TypeVar("_ItemT")
+
+
+def show_count(
+  items: Iterable[_ItemT], total: int, description: str, unit: str
+) -> Iterator[_ItemT]:
+  """Passes items on, and shows how many of them have come.
+
+  Args:
+    items: the items as they arrive.
+    total: how many are expected.
+    description: what is being done.
+    unit: what is counted.
+
+  Yields:
+    The items.
+  """
+  with tqdm_utils.tqdm(total=total, desc=description, unit=unit) as bar:
+    for item in items:
+      bar.update(1)
+      yield item
 
 
 def show_progress(

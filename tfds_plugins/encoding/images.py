@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from tfds_plugins.encoding import decoding
 from tfds_plugins.encoding import jpeg
-from tfds_plugins.sources import arrow_bytes
+from tfds_plugins.sources import arrays
 from tfds_plugins.sources.rows import IMAGE_COLUMN
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import SkippedRow
@@ -146,7 +146,7 @@ def make_uniform(
   kept: list[int] = []
   replaced: dict[int, bytes] = {}
   skipped: list[SkippedRow] = []
-  offsets, buffer = arrow_bytes.get_values(batch.column(IMAGE_COLUMN))
+  offsets, buffer = arrays.get_values(batch.column(IMAGE_COLUMN))
   markers = jpeg.find_markers(np.frombuffer(buffer, np.uint8))
   for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
     view = buffer[start:stop]
@@ -177,7 +177,7 @@ def make_uniform(
       for i, (start, stop) in enumerate(itertools.pairwise(offsets))
     ]
     index = batch.schema.get_field_index(IMAGE_COLUMN)
-    column = arrow_bytes.make_array(values, is_large=True)
+    column = arrays.make_binary(values, is_large=True)
     batch = batch.set_column(index, IMAGE_COLUMN, column)
   if skipped:
     batch = batch.take(pa.array(kept, pa.int64()))

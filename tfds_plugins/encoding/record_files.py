@@ -26,12 +26,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfds_plugins import errors
-from tfds_plugins.sources import arrow_bytes
+from tfds_plugins.sources import arrays
 
 _WRITE_BUFFER_BYTES = 1 << 20
 _PARQUET_GROUP_BYTES = 8 << 20
 # What comes before a record in a TFRecord file; little-endian, without gaps.
 _HEAD = np.dtype([("length", "<u8"), ("checksum", "<u4")])
+_NOTHING = arrays.make_scalar(b"")
 # `tensorflow_datasets.core.file_adapters.ParquetFileAdapter`: one binary column.
 _PARQUET_SCHEMA = pa.schema([pa.field("data", pa.binary())])
 # The modules that write a format, where they are not our own dependencies.
@@ -86,7 +87,7 @@ def _write_tfrecord(path: epath.Path, records: Iterable[pa.Array]) -> None:
 
 def _frame(records: pa.Array) -> pa.Buffer:
   """Returns records as they lie in a TFRecord file."""
-  offsets, data = arrow_bytes.get_values(records)
+  offsets, data = arrays.get_values(records)
   # Slices of ndarrays, for google_crc32c takes no memoryview.
   content = np.frombuffer(data, np.uint8)
   checksums = np.array(
@@ -102,10 +103,10 @@ def _frame(records: pa.Array) -> pa.Buffer:
     np.array([_get_crc_of_length(n) for n in heads["length"].tolist()])
   )
   framed = pc.binary_join_element_wise(
-    arrow_bytes.from_fixed_size(heads, _HEAD.itemsize),
+    arrays.from_fixed_size(heads, _HEAD.itemsize),
     records,
-    arrow_bytes.from_fixed_size(_mask(checksums), checksums.itemsize),
-    b"",
+    arrays.from_fixed_size(_mask(checksums), checksums.itemsize),
+    _NOTHING,
   )
   return framed.buffers()[2].slice(0, framed.total_values_length)
 
@@ -123,7 +124,7 @@ def _mask(checksums: np.ndarray) -> np.ndarray:
 
 def _iter_values(records: Iterable[pa.Array]) -> Iterator[bytes]:
   for array in records:
-    offsets, data = arrow_bytes.get_values(array)
+    offsets, data = arrays.get_values(array)
     for start, stop in itertools.pairwise(offsets):
       yield bytes(data[start:stop])
 

@@ -28,20 +28,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfds_plugins.sources import arrow_bytes
+from tfds_plugins.sources import arrays
 
 # The fields of the messages above, all length-delimited.
 _FIELD_1 = b"\x0a"
 _FIELD_2 = b"\x12"
 _FIELD_3 = b"\x1a"
 _UINT64_MASK = (1 << 64) - 1
-# Pieces are made once for each number, up to this many.
-_MAX_CACHED_PIECES = 1 << 16
+_MAX_VARINT_BYTES = 10
+# Sizes and most integers are below it.
+_NUM_CACHED_NUMBERS = 1 << 16
 # Records are joined some 2 MiB at a time: memory that the processor's caches
 # and the allocator still have at hand. Fresh pages cost three times the rest.
 _JOINED_BYTES = 2 << 20
 # What the joining of a row costs beside its bytes, in terms of bytes.
 _ROW_BYTES = 1 << 10
+
+_NOTHING = arrays.make_scalar(b"")
 
 # One value for each row, or one for all of them.
 _Pieces: TypeAlias = "pa.Array | pa.Scalar"
@@ -119,7 +122,9 @@ class ExampleEncoder:
       ]
       sizes = sum(_get_sizes(piece) for piece in pieces)
       sizes = np.broadcast_to(sizes, part.num_rows)
-      yield pc.binary_join_element_wise(self._heads.get(sizes), *pieces, b"")
+      yield pc.binary_join_element_wise(
+        self._heads.get(sizes), *pieces, _NOTHING
+      )
 
   def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cuts a batch into parts that are joined at once."""
@@ -137,25 +142,26 @@ class ExampleEncoder:
 
 
 class _PieceCache:
-  """Makes pieces that depend on a number, each of them once."""
+  """Makes pieces that depend on a number, those of small ones only once."""
 
   def __init__(self, make: Callable[[int], bytes]):
     self._make = make
-    self._known: dict[int, bytes] = {}
+    self._pieces: list[bytes] = []
+    self._array = arrays.make_binary([])
+    self._places = np.full(_NUM_CACHED_NUMBERS, -1, np.int32)
 
   def get(self, numbers: np.ndarray) -> pa.Array:
-    """Returns a `binary` array, the piece of each number."""
-    unique, inverse = np.unique(numbers, return_inverse=True)
-    pieces = arrow_bytes.make_array(list(map(self._get, unique.tolist())))
-    return pieces.take(arrow_bytes.from_numpy(inverse.astype(np.int64)))
-
-  def _get(self, number: int) -> bytes:
-    piece = self._known.get(number)
-    if piece is None:
-      piece = self._make(number)
-      if len(self._known) < _MAX_CACHED_PIECES:
-        self._known[number] = piece
-    return piece
+    """Returns a `binary` array, the piece of each number; at least one."""
+    if numbers.min() < 0 or numbers.max() >= _NUM_CACHED_NUMBERS:
+      return arrays.make_binary([self._make(n) for n in numbers.tolist()])
+    places = self._places[numbers]
+    if places.min() < 0:
+      unknown = np.unique(numbers[places < 0])
+      self._places[unknown] = len(self._pieces) + np.arange(len(unknown))
+      self._pieces += map(self._make, unknown.tolist())
+      self._array = arrays.make_binary(self._pieces)
+      places = self._places[numbers]
+    return self._array.take(arrays.from_numpy(places))
 
 
 class _ColumnEncoder:
@@ -169,7 +175,12 @@ class _ColumnEncoder:
     self._integers = _PieceCache(self._make_integer)
     # A float32 has a fixed size, so all but the value is the same in each row.
     head = self._make_entry(_FIELD_2, _delimited(_FIELD_1, bytes(4)))[:-4]
-    self._float_head = pa.scalar(head, pa.binary())
+    self._float_head = arrays.make_scalar(head)
+    # Nor does the size of an integer leave much choice.
+    self._integer_heads = [b""] + [
+      self._make_entry(_FIELD_3, _delimited(_FIELD_1, bytes(size)))[:-size]
+      for size in range(1, _MAX_VARINT_BYTES + 1)
+    ]
 
   def encode(self, column: pa.Array) -> list[_Pieces]:
     """Returns pieces: joined, those of a row are its map entry."""
@@ -177,10 +188,10 @@ class _ColumnEncoder:
       raise ValueError(f"Column '{self.name}' has nulls.")
     if self.kind is Kind.BYTES:
       return [self._heads.get(_get_sizes(column)), pc.cast(column, pa.binary())]
-    numbers = column.to_numpy(zero_copy_only=False)
+    numbers = arrays.to_numpy(column)
     if self.kind is Kind.FLOAT:
       values = np.ascontiguousarray(numbers, "<f4")
-      return [self._float_head, arrow_bytes.from_fixed_size(values, 4)]
+      return [self._float_head, arrays.from_fixed_size(values, 4)]
     return [self._integers.get(numbers)]
 
   def _make_entry(self, list_field: bytes, content: bytes) -> bytes:
@@ -189,8 +200,8 @@ class _ColumnEncoder:
     return _delimited(_FIELD_1, self._key + _delimited(_FIELD_2, feature))
 
   def _make_integer(self, value: int) -> bytes:
-    packed = _delimited(_FIELD_1, varint(value & _UINT64_MASK))
-    return self._make_entry(_FIELD_3, packed)
+    content = varint(value & _UINT64_MASK)
+    return self._integer_heads[len(content)] + content
 
   def _make_head(self, size: int) -> bytes:
     """Returns all of a bytes entry that comes before a value of `size` bytes."""
@@ -215,4 +226,4 @@ def _get_sizes(pieces: _Pieces) -> np.ndarray:
   """Returns the size of each piece in bytes: (num_rows,) or () integers."""
   if isinstance(pieces, pa.Scalar):
     return np.array(len(pieces.as_py()))
-  return pc.binary_length(pieces).to_numpy()
+  return arrays.to_numpy(pc.binary_length(pieces))

@@ -1,9 +1,11 @@
-"""LAION-400M: images as img2dataset downloads them, with their metadata."""
+"""LAION-400M: images as img2dataset downloads them, or their CLIP embeddings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
+import json
 
 from etils import epath
 import numpy as np
@@ -11,13 +13,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow_datasets as tfds
 
+from tfds_plugins import errors
 from tfds_plugins import registration
+from tfds_plugins.conversion import published
 from tfds_plugins.conversion.builder import ConversionBuilder
+from tfds_plugins.conversion.builder import get_manual_dir
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import images
 from tfds_plugins.encoding import tf_example
+from tfds_plugins.laion400m import published_embeddings
+from tfds_plugins.sources import arrays
+from tfds_plugins.sources import columns
+from tfds_plugins.sources import embeddings
+from tfds_plugins.sources import folders
 from tfds_plugins.sources import img2dataset
 from tfds_plugins.sources import listing
+from tfds_plugins.sources import partition_check
+from tfds_plugins.sources import partitions
 from tfds_plugins.sources import webdataset
 from tfds_plugins.sources.rows import Source
 
@@ -27,10 +39,15 @@ _HOMEPAGE = "https://laion.ai/blog/laion-400-open-dataset/"
 # (tensorflow/datasets, `vision_language/laion400m/laion400m.py`).
 _MISSING_SIMILARITY = -1.0
 _MISSING_NSFW = "UNTAGGED"
+_MISSING_PIXELS = -1
 _NSFW_NAMES = ("UNLIKELY", "UNSURE", "NSFW", _MISSING_NSFW)
 
+# Of the published embeddings, made with CLIP ViT-B/32.
+_PUBLISHED_DIM = 512
+
 # What img2dataset's output holds of LAION-400M's metadata: `caption`, `url` and
-# the sizes always, the others by `save_additional_columns`.
+# the sizes always, the others by `save_additional_columns`. The metadata of the
+# embeddings was made of it.
 _COLUMNS = pa.schema(
   [
     ("caption", pa.string()),
@@ -44,23 +61,52 @@ _COLUMNS = pa.schema(
 )
 
 
+@dataclasses.dataclass(eq=False)
+class Laion400mConfig(tfds.core.BuilderConfig):
+  """Config of LAION-400M.
+
+  Attributes:
+    embedding_dim: the length of CLIP embeddings, e.g. 512 for ViT-B/32, 768 for
+      ViT-L/14, 1024 for ViT-H/14; None for images instead of embeddings.
+  """
+
+  embedding_dim: int | None = None
+
+  def __post_init__(self) -> None:
+    dim = self.embedding_dim
+    if dim is not None and (type(dim) is not int or dim < 1):
+      raise errors.OptionError(
+        f"embedding_dim must be an integer from 1 on, or None, not {dim!r}."
+      )
+
+
 class Builder(ConversionBuilder, skip_registration=True):
   """Builder of LAION-400M."""
 
   VERSION = tfds.core.Version("2.0.0")
   RELEASE_NOTES = {
     "1.0.0": "Initial release (TFDS).",
-    "2.0.0": "Images joined to their metadata by key.",
+    "2.0.0": (
+      "Images joined to their metadata by key. Embeddings stored as bytes."
+    ),
   }
   BUILDER_CONFIGS = [
-    tfds.core.BuilderConfig(
+    Laion400mConfig(
       name="images",
       description="Images with their captions and metadata.",
+    ),
+    Laion400mConfig(
+      name="embeddings",
+      description=(
+        "CLIP embeddings of images and captions, with captions and metadata."
+      ),
+      embedding_dim=_PUBLISHED_DIM,
     ),
   ]
   DEFAULT_BUILDER_CONFIG_NAME = "images"
   MANUAL_DOWNLOAD_INSTRUCTIONS = """\
-LAION-400M is a list of URLs; the images are fetched with img2dataset.
+Config `images`. LAION-400M is a list of URLs; the images are fetched with
+img2dataset.
 
 1. Get the metadata, 32 files part-*.snappy.parquet, as described at
    https://laion.ai/blog/laion-400-open-dataset/, into a folder laion400m-meta.
@@ -77,66 +123,157 @@ LAION-400M is a list of URLs; the images are fetched with img2dataset.
 The shards (00000.tar, 00000.parquet, 00000_stats.json, ...) are looked for in
 MANUAL_DIR/laion400m/images, MANUAL_DIR/images, MANUAL_DIR/laion400m and
 MANUAL_DIR, in this order, and in the folders directly below.
+
+Config `embeddings`. The published files (img_emb_0.npy, text_emb_0.npy,
+metadata_0.parquet, ...), or those that clip-retrieval wrote (`clip inference`),
+are looked for in MANUAL_DIR/laion400m/embeddings, MANUAL_DIR/embeddings,
+MANUAL_DIR/laion400m and MANUAL_DIR: either directly there, or in the folders
+img_emb, text_emb and metadata, or images, texts and metadata. If there are none,
+the published files are downloaded.
 """
 
   def _info(self) -> tfds.core.DatasetInfo:
+    dim = self.builder_config.embedding_dim
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(
-        {
-          "image": tfds.features.Image(doc="image"),
-          "caption": tfds.features.Text(doc="HTML alt-text attribute"),
-          "nsfw": tfds.features.ClassLabel(
-            names=_NSFW_NAMES,
-            doc=(
-              "NSFW tag (detected with CLIP). Incohesive and missing tags"
-              f" are replaced with {_MISSING_NSFW}"
-            ),
-          ),
-          "similarity": tfds.features.Scalar(
-            np.float64,
-            doc=tfds.features.Documentation(
-              desc=(
-                "cosine similarity score between the text and image"
-                " embedding. Missing values default to"
-                f" {_MISSING_SIMILARITY}"
-              ),
-              value_range="[0.0, 1.0]",
-            ),
-          ),
-          "license": tfds.features.Text(
-            doc="type of Creative Commons license (if applicable)"
-          ),
-          "url": tfds.features.Text(doc="image URL"),
-          "original_width": tfds.features.Scalar(
-            np.int32, doc="original width of the image"
-          ),
-          "original_height": tfds.features.Scalar(
-            np.int32, doc="original height of the image"
-          ),
-        }
+        {**_make_metadata_features(), **_make_features(dim)}
       ),
       supervised_keys=None,
       homepage=_HOMEPAGE,
     )
 
-  def _find_sources(self, manual_dir: epath.Path) -> Mapping[str, Source]:
+  def _find_sources(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig,
+  ) -> Mapping[str, Source]:
+    dim = self.builder_config.embedding_dim
+    if dim is not None:
+      return {"train": self._find_embeddings(dl_manager, download_config, dim)}
     found = listing.find_shards(
-      manual_dir,
+      get_manual_dir(dl_manager),
       dataset=self.name,
-      config=self.builder_config_name or "",
+      config=self.builder_config.name,
       other_datasets=set(registration.DATASETS) - {self.name},
       instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
     )
     return {"train": img2dataset.check_source(found)}
 
+  def _find_embeddings(
+    self,
+    dl_manager: tfds.download.DownloadManager,
+    download_config: tfds.download.DownloadConfig,
+    dim: int,
+  ) -> Source:
+    """Takes the user's files, or else downloads the published ones."""
+    manual_dir = get_manual_dir(dl_manager)
+    found = None
+    if download_config.manual_dir or manual_dir.is_dir():
+      candidates = folders.list_candidate_dirs(
+        manual_dir,
+        self.name,
+        [self.builder_config.name, "embeddings"],
+        expected=partitions.EXPECTED,
+        instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
+      )
+      found = partitions.find_partitions(candidates)
+    if found is None and dim != _PUBLISHED_DIM:
+      raise errors.ManualDirError(str(_describe_missing(manual_dir, dim)))
+    if found is None:
+      found = published_embeddings.download(
+        dl_manager, self.url_infos, download_config.max_examples_per_split
+      )
+    elif self._options.verify_manual_files:
+      published.verify_files(partitions.list_names(found), self.url_infos)
+    return partition_check.check_source(
+      found, dim=dim, wanted=_COLUMNS, advise_dim=_advise_dim
+    )
+
   def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
+    is_images = self.builder_config.embedding_dim is None
     return Recipe(
       columns=_COLUMNS,
-      read=webdataset.iter_batches,
-      map_batch=map_images,
-      has_images=True,
+      read=webdataset.iter_batches if is_images else embeddings.iter_batches,
+      map_batch=map_images if is_images else map_embeddings,
+      has_images=is_images,
       specs=specs,
     )
+
+
+def _make_metadata_features() -> dict[str, tfds.features.FeatureConnector]:
+  """Returns the features that every config has."""
+  return {
+    "caption": tfds.features.Text(doc="HTML alt-text attribute"),
+    "nsfw": tfds.features.ClassLabel(
+      names=_NSFW_NAMES,
+      doc=(
+        "NSFW tag (detected with CLIP). Incohesive and missing tags"
+        f" are replaced with {_MISSING_NSFW}"
+      ),
+    ),
+    "similarity": tfds.features.Scalar(
+      np.float64,
+      doc=tfds.features.Documentation(
+        desc=(
+          "cosine similarity score between the text and image"
+          f" embedding. Missing values default to {_MISSING_SIMILARITY}"
+        ),
+        value_range="[0.0, 1.0]",
+      ),
+    ),
+    "license": tfds.features.Text(
+      doc="type of Creative Commons license (if applicable)"
+    ),
+    "url": tfds.features.Text(doc="image URL"),
+    "original_width": tfds.features.Scalar(
+      np.int32, doc="original width of the image"
+    ),
+    "original_height": tfds.features.Scalar(
+      np.int32, doc="original height of the image"
+    ),
+  }
+
+
+def _make_features(
+  embedding_dim: int | None,
+) -> dict[str, tfds.features.FeatureConnector]:
+  """Returns the image, or else its embeddings."""
+  if embedding_dim is None:
+    return {"image": tfds.features.Image(doc="image")}
+  return {
+    f"{name}_embedding": tfds.features.Tensor(
+      shape=(embedding_dim,),
+      dtype=np.float16,
+      # Printed and read like any other encoding, it takes half the space.
+      encoding="bytes",
+      doc=f"CLIP {name} embedding",
+    )
+    for name in ("image", "text")
+  }
+
+
+def _advise_dim(dim: int) -> str:
+  """Says how to convert vectors of another length."""
+  config = json.dumps({"name": f"embeddings_{dim}", "embedding_dim": dim})
+  return (
+    f"Convert them under a name of their own: tfds build laion400m --config="
+    f"'{config}' --imports=tfds_plugins ..., or tfds.builder('laion400m',"
+    f" config=Laion400mConfig(name='embeddings_{dim}', embedding_dim={dim}))."
+  )
+
+
+def _describe_missing(manual_dir: epath.Path, dim: int) -> errors.Problem:
+  return errors.Problem(
+    what="No embedding partition was found.",
+    where=str(manual_dir),
+    expected=partitions.EXPECTED,
+    found="none of these files",
+    to_do=(
+      f"The published vectors have {_PUBLISHED_DIM} values; those of {dim} are"
+      " made with clip-retrieval (`clip inference`). Name their folder with"
+      " --manual_dir or DownloadConfig(manual_dir=...)."
+    ),
+  )
 
 
 def map_images(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -164,17 +301,40 @@ def map_images(batch: pa.RecordBatch) -> pa.RecordBatch:
   return pa.RecordBatch.from_pydict(features)
 
 
+def map_embeddings(batch: pa.RecordBatch) -> pa.RecordBatch:
+  """Maps the columns of partitions to the features of config `embeddings`.
+
+  Args:
+    batch: the columns of `_COLUMNS`, with `image_vector` and `text_vector`.
+
+  Returns:
+    A column without nulls for each feature.
+  """
+  features = {
+    "image_embedding": batch.column(embeddings.IMAGE_VECTOR_COLUMN),
+    "text_embedding": batch.column(embeddings.TEXT_VECTOR_COLUMN),
+    "original_width": arrays.fill_null(
+      batch.column("original_width"), _MISSING_PIXELS
+    ),
+    "original_height": arrays.fill_null(
+      batch.column("original_height"), _MISSING_PIXELS
+    ),
+    **_map_metadata(batch),
+  }
+  return pa.RecordBatch.from_pydict(features)
+
+
 def _map_metadata(batch: pa.RecordBatch) -> dict[str, pa.Array]:
   """Maps the columns that every config has."""
-  nsfw = pc.index_in(batch.column("NSFW"), pa.array(_NSFW_NAMES))
-  similarity = batch.column("similarity")
-  similarity = pc.if_else(pc.is_nan(similarity), None, similarity)
+  nsfw = pc.index_in(batch.column("NSFW"), arrays.make_strings(_NSFW_NAMES))
   return {
-    "caption": pc.fill_null(batch.column("caption"), ""),
-    "url": pc.fill_null(batch.column("url"), ""),
-    "license": pc.fill_null(batch.column("LICENSE"), ""),
-    "nsfw": pc.fill_null(nsfw, _NSFW_NAMES.index(_MISSING_NSFW)),
+    "caption": arrays.fill_null(batch.column("caption"), ""),
+    "url": arrays.fill_null(batch.column("url"), ""),
+    "license": arrays.fill_null(batch.column("LICENSE"), ""),
+    "nsfw": arrays.fill_null(nsfw, _NSFW_NAMES.index(_MISSING_NSFW)),
     # A value outside [0, 1], such as 6016.0, is kept: it tells of a row whose
     # columns have slipped, and dropping it is for the user to decide.
-    "similarity": pc.fill_null(similarity, _MISSING_SIMILARITY),
+    "similarity": arrays.fill_null(
+      columns.nan_to_null(batch.column("similarity")), _MISSING_SIMILARITY
+    ),
   }

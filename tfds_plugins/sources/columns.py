@@ -53,7 +53,7 @@ def cast_column(
     if not pa.types.is_string(target):  # An empty field of a CSV file.
       column = pc.if_else(pc.equal(column, ""), None, column)
   elif pa.types.is_floating(column.type) and not pa.types.is_floating(target):
-    column = pc.if_else(pc.is_nan(column), None, column)
+    column = nan_to_null(column)
   if column.type == target:
     return column, {}
   try:
@@ -89,6 +89,11 @@ def make_column(
       pa.binary(),
     )
   return cast_column(column, target, name)
+
+
+def nan_to_null(column: pa.Array) -> pa.Array:
+  """Returns a column of floats with null, as pandas cannot write it, for NaN."""
+  return pc.if_else(pc.is_nan(column), pa.nulls(1, column.type)[0], column)
 
 
 def _cast_one_by_one(

@@ -20,12 +20,17 @@ import pyarrow.parquet as pq
 from tfds_plugins import errors
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import keys as keys_lib
+from tfds_plugins.sources import parquet_files
 
 # Without these a parquet is not img2dataset's output.
 REQUIRED_COLUMNS = ("key", "status", "url")
 # Values of `status`; the other two say that there is no image.
 SUCCESS = "success"
 FAILURES = ("failed_to_download", "failed_to_resize")
+_TO_DO = (
+  "Download the shard again, or remove the parquet: the tar's .json members"
+  " are then read instead (rows whose download failed are not listed then)."
+)
 
 
 class ParquetRows:
@@ -53,7 +58,7 @@ class ParquetRows:
     self._wanted = wanted
     self._last_group: tuple[int, pa.Table] | None = None
     self._stack = contextlib.ExitStack()
-    with _reading(self._where):
+    with parquet_files.reading(self._where, _TO_DO):
       self._file = pq.ParquetFile(self._stack.enter_context(path.open("rb")))
       check_columns(self._file.schema_arrow, self._where)
       self.column_names = frozenset(self._file.schema_arrow.names)
@@ -93,7 +98,7 @@ class ParquetRows:
     for group in np.unique(groups):
       inside = np.flatnonzero(groups == group)
       rows = positions[inside] - self._group_starts[group]
-      with _reading(self._where):
+      with parquet_files.reading(self._where, _TO_DO):
         tables.append(
           self._read_group(int(group)).take(pa.array(rows.tolist(), pa.int64()))
         )
@@ -127,7 +132,7 @@ class ParquetRows:
     """
     names = ["key", "status", "error_message"]
     start = 0
-    with _reading(self._where):
+    with parquet_files.reading(self._where, _TO_DO):
       for batch in self._file.iter_batches(
         columns=[name for name in names if name in self.column_names],
         use_threads=False,
@@ -153,7 +158,7 @@ class ParquetRows:
     # meet in one row group, and the oldest files have only one.
     if self._last_group is None or self._last_group[0] != group:
       names = [n for n in self._wanted.names if n in self.column_names]
-      with _reading(self._where):
+      with parquet_files.reading(self._where, _TO_DO):
         table = self._file.read_row_group(
           group, columns=names, use_threads=False
         )
@@ -204,21 +209,7 @@ def check_columns(schema: pa.Schema, where: str) -> None:
       ),
     )
     raise errors.SourceError(str(problem))
-  _check_unique(schema, where)
-
-
-def _check_unique(schema: pa.Schema, where: str) -> None:
-  names = schema.names
-  repeated = sorted({name for name in names if names.count(name) > 1})
-  if repeated:
-    problem = errors.Problem(
-      what="The parquet has columns of the same name.",
-      where=where,
-      expected="every column once",
-      found=f"repeated {', '.join(repeated)}",
-      to_do="Put back the parquet that img2dataset wrote beside the tar.",
-    )
-    raise errors.SourceError(str(problem))
+  parquet_files.check_unique_columns(schema, where, _TO_DO)
 
 
 def check_file(path: epath.Path) -> None:
@@ -230,26 +221,6 @@ def check_file(path: epath.Path) -> None:
   Raises:
     errors.SourceError: it is damaged, or not img2dataset's.
   """
-  with _reading(str(path)), path.open("rb") as f:
+  with parquet_files.reading(str(path), _TO_DO), path.open("rb") as f:
     schema = pq.read_schema(f)
   check_columns(schema, str(path))
-
-
-@contextlib.contextmanager
-def _reading(where: str) -> Iterator[None]:
-  """Turns pyarrow's errors about a damaged file into ours."""
-  try:
-    yield
-  except (pa.ArrowException, OSError) as e:
-    problem = errors.Problem(
-      what="The parquet cannot be read.",
-      where=where,
-      expected="a complete parquet file",
-      found=f"{type(e).__name__}: {e}",
-      to_do=(
-        "Download the shard again, or remove the parquet: the tar's .json"
-        " members are then read instead (rows whose download failed are"
-        " not listed then)."
-      ),
-    )
-    raise errors.SourceError(str(problem)) from e

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfds_plugins import errors
-from tfds_plugins.sources import arrow_bytes
+from tfds_plugins.sources import arrays
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import json_rows
 from tfds_plugins.sources import parquet_rows
@@ -148,7 +148,7 @@ def _join(
   batch = pa.RecordBatch.from_arrays(
     [
       pa.array([s.name for s in kept], pa.string()),
-      arrow_bytes.make_array([cast(bytes, s.image) for s in kept]),
+      arrays.make_binary([cast(bytes, s.image) for s in kept]),
       *metadata.columns,
     ],
     names=[KEY_COLUMN, IMAGE_COLUMN, *wanted.names],
