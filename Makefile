@@ -59,7 +59,9 @@ benchmark: $(VENV)/.installed-benchmark | $(CORPUS)
 fixtures:
 	$(PYTHON) -m venv .venv-img2dataset
 	.venv-img2dataset/bin/python -m pip install --quiet img2dataset pillow
+	.venv-img2dataset/bin/python -m pip install --quiet --no-deps clip-retrieval
 	.venv-img2dataset/bin/python dummy_data/laion400m/make_images.py
+	.venv-img2dataset/bin/python dummy_data/laion400m/make_embeddings.py
 
 clean:
 	rm -rf $(VENV) .venv-lowest .venv-img2dataset build

@@ -108,9 +108,12 @@ def test_the_card(builder):
   )
   assert builder.RELEASE_NOTES == {
     "1.0.0": "Initial release (TFDS).",
-    "2.0.0": "Images joined to their metadata by key.",
+    "2.0.0": (
+      "Images joined to their metadata by key. Embeddings stored as bytes."
+    ),
   }
-  assert [c.name for c in builder.BUILDER_CONFIGS] == ["images"]
+  names = [config.name for config in builder.BUILDER_CONFIGS]
+  assert names == ["images", "embeddings"]
   assert "img2dataset --url_list" in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
   columns = """'["NSFW","similarity","LICENSE"]'"""
   assert columns in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
