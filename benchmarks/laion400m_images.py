@@ -23,20 +23,15 @@ are not timed; starting workers is.
 
 from __future__ import annotations
 
-import argparse
-import collections
 import json
 import os
 import pathlib
 import shutil
-import statistics
 import subprocess
-import sys
 import tempfile
-import threading
 import time
 
-import psutil
+import contestants
 import pyarrow as pa
 
 CONTESTANTS = (
@@ -63,14 +58,6 @@ def count_examples(tars: list[pathlib.Path]) -> int:
   return sum(json.loads(path.read_text())["successes"] for path in stats)
 
 
-def sync(folder: pathlib.Path) -> None:
-  """Waits until the files are on the disk."""
-  for path in folder.rglob("*"):
-    if path.is_file():
-      with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 def run_cp(corpus_dir: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
   """Copies the tars and returns the seconds it took."""
   start = time.perf_counter()
@@ -78,7 +65,7 @@ def run_cp(corpus_dir: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
     ["cp", *map(str, list_tars(corpus_dir)), str(out_dir)], check=True
   )
   if name.endswith("sync"):
-    sync(out_dir)
+    contestants.sync(out_dir)
   return time.perf_counter() - start
 
 
@@ -107,7 +94,7 @@ def run_ours(
   start = time.perf_counter()
   builder.download_and_prepare(download_config=config)
   if name.endswith("sync"):
-    sync(out_dir)
+    contestants.sync(out_dir)
   seconds = time.perf_counter() - start
   found = builder.info.splits["train"].num_examples
   expected = count_examples(list_tars(corpus_dir))
@@ -168,62 +155,13 @@ RUNNERS = {
 }
 
 
-def run_contestant(
-  name: str, corpus_dir: pathlib.Path, work_dir: pathlib.Path
-) -> tuple[float, float]:
-  """Runs one contestant in a new process.
-
-  Returns:
-    Its seconds, and the largest resident memory of any of its processes in MB.
-  """
-  with tempfile.TemporaryDirectory(dir=work_dir) as out_dir:
-    command = [sys.executable, __file__, str(corpus_dir), f"--run={name}"]
-    process = subprocess.Popen(
-      [*command, f"--work_dir={out_dir}"],
-      stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
-      env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-      text=True,
-    )
-    peak = [0]
-    thread = threading.Thread(target=watch_memory, args=(process.pid, peak))
-    thread.start()
-    printed, _ = process.communicate()
-    thread.join()
-    if process.returncode:
-      raise RuntimeError(f"{name} failed; run {' '.join(command)} to see why")
-  os.sync()  # What one has written does not slow the next one down.
-  return float(printed.splitlines()[-1]), peak[0] / 1e6
-
-
-def watch_memory(pid: int, peak: list[int]) -> None:
-  """Notes the largest resident memory of a process or one of its children."""
-  while True:
-    try:
-      parent = psutil.Process(pid)
-      if parent.status() == psutil.STATUS_ZOMBIE:
-        return
-      for process in [parent, *parent.children(recursive=True)]:
-        try:
-          peak[0] = max(peak[0], process.memory_info().rss)
-        except psutil.Error:
-          continue
-    except psutil.Error:
-      return
-    time.sleep(0.02)
-
-
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__)
+  parser = contestants.make_parser(__doc__, CONTESTANTS)
   parser.add_argument("corpus_dir", type=pathlib.Path)
-  parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--work_dir", type=pathlib.Path)
-  parser.add_argument("--only", nargs="*", default=CONTESTANTS)
-  parser.add_argument("--run", help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.run:
     runner = RUNNERS[args.run.partition(" ")[0].rstrip(",")]
-    print(runner(args.corpus_dir, args.work_dir, args.run))
+    print(runner(args.corpus_dir, args.out_dir, args.run))
     return
   work_dir = args.work_dir or args.corpus_dir.parent
   tars = list_tars(args.corpus_dir)
@@ -237,37 +175,20 @@ def main() -> None:
     for tar in tars:  # All find the tars in the page cache.
       shutil.copy(tar, warm_up)
   os.sync()
-  seconds = collections.defaultdict(list)
-  memory = collections.defaultdict(list)
-  for _ in range(args.rounds):
-    for name in args.only:
-      duration, peak = run_contestant(name, args.corpus_dir, work_dir)
-      count = count_examples(tars[:1]) if name == "tfds" else num_examples
-      seconds[name].append(duration / count)
-      memory[name].append(peak)
-  print_table(seconds, memory)
-
-
-def print_table(
-  seconds: dict[str, list[float]], memory: dict[str, list[float]]
-) -> None:
-  """Prints the medians."""
-  median = {name: statistics.median(values) for name, values in seconds.items()}
-  print(
-    "| | examples/s | us/example (lowest to highest) | time, cp = 1"
-    " | speed, tfds = 1 | MB a process |"
+  counts = dict.fromkeys(args.only, num_examples)
+  counts["tfds"] = count_examples(tars[:1])
+  results = contestants.run_rounds(
+    __file__, [str(args.corpus_dir)], counts, args, work_dir
   )
-  print("|---|---|---|---|---|---|")
-  for name, values in seconds.items():
-    cp = median.get("cp + sync" if name.endswith("sync") else "cp")
-    tfds = median.get("tfds")
-    print(
-      f"| {name} | {1 / median[name]:,.0f} | {median[name] * 1e6:,.1f}"
-      f" ({min(values) * 1e6:,.1f} to {max(values) * 1e6:,.1f})"
-      f" | {f'{median[name] / cp:.2f}' if cp else ''}"
-      f" | {f'{tfds / median[name]:.1f}' if tfds else ''}"
-      f" | {max(memory[name]):,.0f} |"
-    )
+  contestants.print_table(
+    results,
+    {"time, cp = 1": find_cp, "speed, tfds = 1": lambda _: "tfds"},
+  )
+
+
+def find_cp(name: str) -> str:
+  """Returns what a contestant is compared with."""
+  return "cp + sync" if name.endswith("sync") else "cp"
 
 
 if __name__ == "__main__":

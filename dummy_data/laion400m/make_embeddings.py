@@ -74,7 +74,8 @@ def load_writer() -> Any:
   spec = importlib.util.spec_from_file_location(
     "writer", root / "clip_inference" / "writer.py"
   )
-  assert spec is not None and spec.loader is not None
+  assert spec is not None
+  assert spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module.NumpyWriter

@@ -3,6 +3,8 @@
 import json
 import pathlib
 import struct
+import subprocess
+import sys
 
 from builds import digest
 import numpy as np
@@ -352,3 +354,59 @@ def test_the_first_examples_alone(tmp_path):
 
   urls = [e["url"].decode() for e in read(builder)]
   assert urls == [f"http://127.0.0.1:18400/{i}.jpg" for i in NAMES[:12]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 25, 100])
+def test_batches_equal_those_of_tfds(builder, batch_size):
+  """TFDS's own path: each record is parsed, then batches are made."""
+  ours = builder.as_dataset(split="train", batch_size=batch_size)
+  theirs = builder.as_dataset(split="train").batch(batch_size)
+
+  assert ours.element_spec == theirs.element_spec
+  assert ours.cardinality() == theirs.cardinality()
+  batches = list(zip(tfds.as_numpy(ours), tfds.as_numpy(theirs), strict=True))
+  assert len(batches) == -(-25 // batch_size)
+  for batch, expected in batches:
+    assert list(batch) == list(expected)
+    for name, values in expected.items():
+      assert batch[name].dtype == values.dtype
+      assert batch[name].tobytes() == values.tobytes() or (
+        values.dtype == object and (batch[name] == values).all()
+      )
+
+
+def test_loading_by_name_parses_whole_batches(tmp_path, monkeypatch):
+  prepare(DUMMY_DATA, tmp_path)
+  monkeypatch.setattr(
+    tfds.features.FeaturesDict,
+    "decode_example",
+    lambda *args, **kwargs: pytest.fail("one example after the other"),
+  )
+
+  ds = tfds.load(
+    "laion400m/embeddings", split="train", data_dir=tmp_path, batch_size=7
+  )
+
+  shapes = [batch["text_embedding"].shape for batch in tfds.as_numpy(ds)]
+  assert shapes == [(7, 512), (7, 512), (7, 512), (4, 512)]
+
+
+def test_the_dataset_is_read_without_this_package(builder):
+  """In a process that cannot import it."""
+  code = f"""
+import sys
+sys.modules["tfds_plugins"] = None
+import tensorflow_datasets as tfds
+builder = tfds.builder_from_directory({builder.data_dir!r})
+ds = builder.as_dataset(split="train", batch_size=25)
+(batch,) = tfds.as_numpy(ds)
+print(batch["image_embedding"].dtype, batch["image_embedding"].sum(dtype="f8"))
+"""
+  result = subprocess.run(
+    [sys.executable, "-c", code], capture_output=True, text=True, check=True
+  )
+
+  expected = sum(
+    ((31 * i + 7 * j) % 61 - 30) / 64 for i in NAMES for j in range(512)
+  )
+  assert result.stdout.split() == ["float16", str(expected)]

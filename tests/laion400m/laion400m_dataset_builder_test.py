@@ -394,3 +394,21 @@ def test_the_fixtures_are_small():
     (DUMMY_DATA / "laion400m/images/00000_stats.json").read_text()
   )
   assert (stats["count"], stats["successes"]) == (12, 9)
+
+
+def test_batches_of_images_that_are_not_decoded(builder):
+  """They are parsed a batch at a time; decoded ones are TFDS's business."""
+  decoders = {"image": tfds.decode.SkipDecoding()}
+  partial = tfds.decode.PartialDecoding({"caption": True, "nsfw": True})
+  for options in ({"decoders": decoders}, {"decoders": partial}, {}):
+    ours = builder.as_dataset(
+      split="train", batch_size=10 if options else 1, **options
+    )
+    theirs = builder.as_dataset(split="train", **options)
+    theirs = theirs.batch(10 if options else 1)
+
+    assert ours.element_spec == theirs.element_spec
+    pairs = zip(tfds.as_numpy(ours), tfds.as_numpy(theirs), strict=True)
+    for batch, expected in pairs:
+      for name, values in expected.items():
+        assert np.array_equal(batch[name], values)

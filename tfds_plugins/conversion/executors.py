@@ -26,6 +26,8 @@ from tfds_plugins.conversion.receipts import ShardReceipt
 # enough that 41,455 of them need no memory.
 _TASKS_PER_WORKER = 2
 _WATCH_SECONDS = 1.0
+# Two workers take 0.6 s to start, in which one process converts this much.
+_MIN_POOL_BYTES = 128 << 20
 
 
 def run_tasks(
@@ -44,7 +46,7 @@ def run_tasks(
     errors.SourceError: of all tasks that were running when the first failed.
     errors.ConversionError: a worker process died.
   """
-  num_workers = min(options.num_workers or loky.cpu_count(), len(tasks))
+  num_workers = min(options.num_workers or _choose_workers(tasks), len(tasks))
   if multiprocessing.current_process().daemon and num_workers > 1:
     # The workers of `tfds build --num-processes` may not have children.
     logging.info("A daemonic process has no workers: converting in it.")
@@ -52,6 +54,11 @@ def run_tasks(
   if num_workers <= 1:
     return map(task_lib.run_task, tasks)
   return _run_in_pool(tasks, num_workers)
+
+
+def _choose_workers(tasks: Sequence[task_lib.Task]) -> int:
+  size_bytes = sum(part.size_bytes for task in tasks for part in task.sources)
+  return loky.cpu_count() if size_bytes >= _MIN_POOL_BYTES else 1
 
 
 def run_until(

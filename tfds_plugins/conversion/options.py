@@ -18,7 +18,8 @@ class ConversionOptions:
 
   Attributes:
     num_workers: number of worker processes; 1 converts in this process. None
-      stands for one per core that this process may use.
+      stands for one per core that this process may use, and for 1 where the
+      source is so small that it would be converted before they have started.
     verify_manual_files: whether to compare the user's files with the published
       ones first.
   """

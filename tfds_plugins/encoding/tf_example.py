@@ -42,7 +42,7 @@ _NUM_CACHED_NUMBERS = 1 << 16
 # and the allocator still have at hand. Fresh pages cost three times the rest.
 _JOINED_BYTES = 2 << 20
 # What the joining of a row costs beside its bytes, in terms of bytes.
-_ROW_BYTES = 1 << 10
+_ROW_BYTES = 256
 
 _NOTHING = arrays.make_scalar(b"")
 
@@ -121,10 +121,12 @@ class ExampleEncoder:
         for piece in column.encode(part.column(column.name))
       ]
       sizes = sum(_get_sizes(piece) for piece in pieces)
-      sizes = np.broadcast_to(sizes, part.num_rows)
-      yield pc.binary_join_element_wise(
-        self._heads.get(sizes), *pieces, _NOTHING
-      )
+      heads = self._heads.get(np.broadcast_to(sizes, part.num_rows))
+      if isinstance(
+        heads, pa.Scalar
+      ):  # One array at least, to give the length.
+        heads = arrays.make_binary([heads.as_py()] * part.num_rows)
+      yield pc.binary_join_element_wise(heads, *pieces, _NOTHING)
 
   def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cuts a batch into parts that are joined at once."""
@@ -150,15 +152,18 @@ class _PieceCache:
     self._array = arrays.make_binary([])
     self._places = np.full(_NUM_CACHED_NUMBERS, -1, np.int32)
 
-  def get(self, numbers: np.ndarray) -> pa.Array:
-    """Returns a `binary` array, the piece of each number; at least one."""
-    if numbers.min() < 0 or numbers.max() >= _NUM_CACHED_NUMBERS:
+  def get(self, numbers: np.ndarray) -> _Pieces:
+    """Returns the `binary` piece of each number, of which there is one."""
+    low, high = int(numbers.min()), int(numbers.max())
+    if low == high:
+      return arrays.make_scalar(self._make(low))
+    if low < 0 or high >= _NUM_CACHED_NUMBERS:
       return arrays.make_binary([self._make(n) for n in numbers.tolist()])
     places = self._places[numbers]
     if places.min() < 0:
-      unknown = np.unique(numbers[places < 0])
+      unknown = sorted(set(numbers[places < 0].tolist()))
       self._places[unknown] = len(self._pieces) + np.arange(len(unknown))
-      self._pieces += map(self._make, unknown.tolist())
+      self._pieces += map(self._make, unknown)
       self._array = arrays.make_binary(self._pieces)
       places = self._places[numbers]
     return self._array.take(arrays.from_numpy(places))

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import json
+from typing import Any
+from typing import cast
 
 from etils import epath
 import numpy as np
@@ -132,8 +134,17 @@ img_emb, text_emb and metadata, or images, texts and metadata. If there are none
 the published files are downloaded.
 """
 
+  @property
+  def _config(self) -> Laion400mConfig:
+    return cast(Laion400mConfig, self.builder_config)
+
+  @property
+  def _table(self) -> Mapping[str, Any]:
+    """The table of published files: URL -> size, checksum, file name."""
+    return self.url_infos or {}
+
   def _info(self) -> tfds.core.DatasetInfo:
-    dim = self.builder_config.embedding_dim
+    dim = self._config.embedding_dim
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(
         {**_make_metadata_features(), **_make_features(dim)}
@@ -147,13 +158,13 @@ the published files are downloaded.
     dl_manager: tfds.download.DownloadManager,
     download_config: tfds.download.DownloadConfig,
   ) -> Mapping[str, Source]:
-    dim = self.builder_config.embedding_dim
+    dim = self._config.embedding_dim
     if dim is not None:
       return {"train": self._find_embeddings(dl_manager, download_config, dim)}
     found = listing.find_shards(
       get_manual_dir(dl_manager),
       dataset=self.name,
-      config=self.builder_config.name,
+      config=self._config.name,
       other_datasets=set(registration.DATASETS) - {self.name},
       instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
     )
@@ -172,7 +183,7 @@ the published files are downloaded.
       candidates = folders.list_candidate_dirs(
         manual_dir,
         self.name,
-        [self.builder_config.name, "embeddings"],
+        [self._config.name, "embeddings"],
         expected=partitions.EXPECTED,
         instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
       )
@@ -181,16 +192,16 @@ the published files are downloaded.
       raise errors.ManualDirError(str(_describe_missing(manual_dir, dim)))
     if found is None:
       found = published_embeddings.download(
-        dl_manager, self.url_infos, download_config.max_examples_per_split
+        dl_manager, self._table, download_config.max_examples_per_split
       )
     elif self._options.verify_manual_files:
-      published.verify_files(partitions.list_names(found), self.url_infos)
+      published.verify_files(partitions.list_names(found), self._table)
     return partition_check.check_source(
       found, dim=dim, wanted=_COLUMNS, advise_dim=_advise_dim
     )
 
   def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
-    is_images = self.builder_config.embedding_dim is None
+    is_images = self._config.embedding_dim is None
     return Recipe(
       columns=_COLUMNS,
       read=webdataset.iter_batches if is_images else embeddings.iter_batches,

@@ -93,6 +93,12 @@ class SourceSlice(Generic[ShardT]):
   stop: int
 
   @property
+  def size_bytes(self) -> int:
+    """About what its examples will take."""
+    shard = self.shard
+    return shard.size_bytes * (self.stop - self.start) // max(1, shard.length)
+
+  @property
   def is_first(self) -> bool:
     """Whether this part answers for what has no position in the shard."""
     return self.start == 0
