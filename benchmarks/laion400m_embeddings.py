@@ -276,6 +276,7 @@ def main() -> None:
     dict.fromkeys(args.only, num_examples),
     args,
     args.work_dir or partitions_dir.parent,
+    written_bytes=num_bytes,
   )
   contestants.print_table(
     results,

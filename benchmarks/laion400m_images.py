@@ -178,7 +178,12 @@ def main() -> None:
   counts = dict.fromkeys(args.only, num_examples)
   counts["tfds"] = count_examples(tars[:1])
   results = contestants.run_rounds(
-    __file__, [str(args.corpus_dir)], counts, args, work_dir
+    __file__,
+    [str(args.corpus_dir)],
+    counts,
+    args,
+    work_dir,
+    written_bytes=num_bytes,
   )
   contestants.print_table(
     results,

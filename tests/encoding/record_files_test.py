@@ -10,27 +10,45 @@ from tensorflow_datasets.core import file_adapters
 
 from tfds_plugins import errors
 from tfds_plugins.encoding import record_files
+from tfds_plugins.encoding.records import Records
 
 RECORDS = [b"", b"a", bytes(range(256)) * 5000, "größer".encode()] + [
   str(i).encode() for i in range(257)
 ]
 
 
-def make_arrays(records):
-  """Yields slices of one array, of 0, 1, 2, ... records."""
+def make_records(records, num_pieces=1):
+  """Yields slices of one array, of 0, 1, 2, ... records, cut into pieces."""
   array = pa.array(records, pa.binary())
   start, length = 0, 0
   while start < len(records):
-    yield array.slice(start, length)
+    some = array.slice(start, length)
+    yield Records(
+      [
+        pa.array(
+          [
+            v[len(v) * i // num_pieces : len(v) * (i + 1) // num_pieces]
+            for v in some.to_pylist()
+          ],
+          pa.binary(),
+        )
+        for i in range(num_pieces)
+      ]
+    )
     start, length = start + length, length + 1
 
 
+@pytest.mark.parametrize("num_pieces", [1, 3])
 @pytest.mark.parametrize("records", [RECORDS, []])
 @pytest.mark.parametrize("file_format", ["tfrecord", "array_record", "parquet"])
-def test_tfds_reads_the_same_records(tmp_path, file_format, records):
+def test_tfds_reads_the_same_records(
+  tmp_path, file_format, records, num_pieces
+):
   path = epath.Path(tmp_path) / "with space.rec"
 
-  record_files.write_records(path, file_format, make_arrays(records))
+  record_files.write_records(
+    path, file_format, make_records(records, num_pieces)
+  )
 
   if file_format == "array_record":
     if (
@@ -46,10 +64,13 @@ def test_tfds_reads_the_same_records(tmp_path, file_format, records):
     assert found == records
 
 
-def test_tfrecords_equal_tensorflows_own(tmp_path):
+@pytest.mark.parametrize("num_pieces", [1, 3])
+def test_tfrecords_equal_tensorflows_own(tmp_path, num_pieces):
   ours, theirs = tmp_path / "ours", tmp_path / "theirs"
 
-  record_files.write_records(epath.Path(ours), "tfrecord", make_arrays(RECORDS))
+  record_files.write_records(
+    epath.Path(ours), "tfrecord", make_records(RECORDS, num_pieces)
+  )
   with tf.io.TFRecordWriter(str(theirs)) as writer:
     for record in RECORDS:
       writer.write(record)
@@ -59,8 +80,8 @@ def test_tfrecords_equal_tensorflows_own(tmp_path):
 
 def test_parquet_groups_are_small(tmp_path):
   path = epath.Path(tmp_path) / "x.parquet"
-  arrays = [pa.array([bytes(1 << 20)])] * 20
-  record_files.write_records(path, "parquet", arrays)
+  records = [Records([pa.array([bytes(1 << 20)])])] * 20
+  record_files.write_records(path, "parquet", records)
 
   metadata = pq.read_metadata(path)
 

@@ -58,7 +58,13 @@ def encode(examples):
 
 def encode_batch(specs, batch):
   encoder = tf_example.ExampleEncoder(specs)
-  return [r for array in encoder.encode(batch) for r in array.to_pylist()]
+  found = []
+  for records in encoder.encode(batch):
+    found += records.iter_bytes()
+    # Both ways of getting at them agree.
+    assert records.join().to_pylist() == found[-len(records) :]
+    assert records.num_bytes == sum(map(len, found[-len(records) :]))
+  return found
 
 
 @given(examples=st.lists(rows, max_size=4))
@@ -118,15 +124,34 @@ def test_nulls_are_refused():
     encode_batch([spec], batch)
 
 
-def test_large_batches_are_joined_a_few_mebibytes_at_a_time():
-  values = [bytes([i]) * (1 << 20) for i in range(9)] + [b"x" * (9 << 20), b""]
+def test_large_batches_are_encoded_a_few_mebibytes_at_a_time():
+  values = [bytes([i]) * (1 << 20) for i in range(20)] + [b"x" * (20 << 20)]
+  values += [b""]
   batch = pa.RecordBatch.from_pydict({"a": pa.array(values, pa.binary())})
   spec = tf_example.FeatureSpec(name="a", kind=tf_example.Kind.BYTES)
 
-  arrays = list(tf_example.ExampleEncoder([spec]).encode(batch))
+  encoder = tf_example.ExampleEncoder([spec])
+  parts = list(encoder.encode(batch))
 
-  assert max(len(array) for array in arrays) < 5
+  assert max(len(records) for records in parts) < 10
   parsed = [
-    tf.train.Example.FromString(r) for a in arrays for r in a.to_pylist()
+    tf.train.Example.FromString(r)
+    for records in parts
+    for r in records.iter_bytes()
   ]
   assert [e.features.feature["a"].bytes_list.value[0] for e in parsed] == values
+
+
+def test_large_values_are_not_copied():
+  values = [b"x" * 10_000, b"y" * 30_000]
+  column = pa.array(values, pa.binary())
+  batch = pa.RecordBatch.from_pydict({"a": column, "b": pa.array(["1", "2"])})
+  specs = [
+    tf_example.FeatureSpec(name=name, kind=tf_example.Kind.BYTES)
+    for name in "ab"
+  ]
+
+  (records,) = tf_example.ExampleEncoder(specs).encode(batch)
+
+  assert not records.is_joined
+  assert records.pieces[1].buffers()[2].address == column.buffers()[2].address

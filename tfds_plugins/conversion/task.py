@@ -10,7 +10,6 @@ import dataclasses
 import uuid
 
 from etils import epath
-import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.conversion import receipts
@@ -18,6 +17,7 @@ from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import images
 from tfds_plugins.encoding import record_files
 from tfds_plugins.encoding import tf_example
+from tfds_plugins.encoding.records import Records
 from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
@@ -116,8 +116,8 @@ class _Converter:
     self._skipped: collections.Counter[str] = collections.Counter()
     self._missing_columns: set[str] = set()
 
-  def iter_records(self) -> Iterator[pa.Array]:
-    """Yields the serialized examples, in `binary` arrays."""
+  def iter_records(self) -> Iterator[Records]:
+    """Yields the serialized examples, many at a time."""
     for part in self._task.sources:
       for batch in self._task.recipe.read(part, self._task.recipe.columns):
         yield from self._iter_batch(batch, part.shard.name)
@@ -137,7 +137,7 @@ class _Converter:
       missing_columns=sorted(self._missing_columns),
     )
 
-  def _iter_batch(self, batch: SourceBatch, name: str) -> Iterator[pa.Array]:
+  def _iter_batch(self, batch: SourceBatch, name: str) -> Iterator[Records]:
     rows = batch.rows
     skipped = list(batch.skipped)
     num_rows = batch.num_rows
@@ -155,7 +155,7 @@ class _Converter:
     features = self._task.recipe.map_batch(rows)
     for records in self._encoder.encode(features):
       self._num_examples += len(records)
-      self._num_bytes += records.total_values_length
+      self._num_bytes += records.num_bytes
       yield records
 
   def _add_skipped(self, skipped: Sequence[SkippedRow]) -> None:

@@ -8,7 +8,6 @@ an iterator (4.9.10: `_batched` skips what it has already consumed).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 import functools
 import importlib.util
 import io
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tfds_plugins import errors
+from tfds_plugins.encoding.records import Records
 from tfds_plugins.sources import arrays
 
 _WRITE_BUFFER_BYTES = 1 << 20
@@ -57,7 +57,7 @@ def check_format(file_format: str) -> None:
 
 
 def write_records(
-  path: epath.Path, file_format: str, records: Iterable[pa.Array]
+  path: epath.Path, file_format: str, records: Iterable[Records]
 ) -> None:
   """Writes a record file.
 
@@ -65,13 +65,12 @@ def write_records(
     path: the file to write.
     file_format: value of a `tfds.core.FileFormat`: `tfrecord`, `array_record`,
       `parquet` or `riegeli`.
-    records: `binary` arrays of serialized examples, without nulls, read one
-      after the other.
+    records: serialized examples, taken as they come.
   """
   _WRITERS[file_format](path, records)
 
 
-def _write_tfrecord(path: epath.Path, records: Iterable[pa.Array]) -> None:
+def _write_tfrecord(path: epath.Path, records: Iterable[Records]) -> None:
   """TFRecord: length, its checksum, the record, its checksum.
 
   Format: tensorflow/tensorflow, `tensorflow/core/lib/io/record_writer.h`; the
@@ -81,8 +80,15 @@ def _write_tfrecord(path: epath.Path, records: Iterable[pa.Array]) -> None:
   if isinstance(opened, io.BufferedWriter):  # A local file.
     opened = io.BufferedWriter(opened.detach(), _WRITE_BUFFER_BYTES)
   with opened as file:
-    for array in records:
-      file.write(memoryview(_frame(array)))
+    for some in records:
+      if some.is_joined:
+        file.write(memoryview(_frame(some.join())))
+        continue
+      for record in some.iter_bytes():
+        length = len(record)
+        file.write(struct.pack("<QI", length, _check_length(length)))
+        file.write(record)
+        file.write(struct.pack("<I", _mask(google_crc32c.value(record))))
 
 
 def _frame(records: pa.Array) -> pa.Buffer:
@@ -90,46 +96,35 @@ def _frame(records: pa.Array) -> pa.Buffer:
   offsets, data = arrays.get_values(records)
   # Slices of ndarrays, for google_crc32c takes no memoryview.
   content = np.frombuffer(data, np.uint8)
-  checksums = np.array(
-    [
-      google_crc32c.value(content[start:stop])
-      for start, stop in itertools.pairwise(offsets)
-    ],
-    np.uint32,
-  )
+  checksums = [
+    google_crc32c.value(content[start:stop])
+    for start, stop in itertools.pairwise(offsets)
+  ]
+  footers = _mask(np.array(checksums, np.uint64)).astype("<u4")
   heads = np.empty(len(records), _HEAD)
   heads["length"] = np.diff(offsets)
-  heads["checksum"] = _mask(
-    np.array([_get_crc_of_length(n) for n in heads["length"].tolist()])
-  )
+  heads["checksum"] = list(map(_check_length, heads["length"].tolist()))
   framed = pc.binary_join_element_wise(
-    arrays.from_fixed_size(heads, _HEAD.itemsize),
+    arrays.from_fixed_size(heads, heads.itemsize),
     records,
-    arrays.from_fixed_size(_mask(checksums), checksums.itemsize),
+    arrays.from_fixed_size(footers, footers.itemsize),
     _NOTHING,
   )
   return framed.buffers()[2].slice(0, framed.total_values_length)
 
 
 @functools.lru_cache(1 << 16)
-def _get_crc_of_length(length: int) -> int:
-  return google_crc32c.value(struct.pack("<Q", length))
+def _check_length(length: int) -> int:
+  """Returns the masked checksum of a record's length."""
+  return _mask(google_crc32c.value(struct.pack("<Q", length)))
 
 
-def _mask(checksums: np.ndarray) -> np.ndarray:
-  """Masks (n,) CRCs, as the format asks for; wraps around at 32 bits."""
-  crc = checksums.astype("<u4")
-  return ((crc >> 15) | (crc << 17)) + np.uint32(0xA282EAD8)
+def _mask(crc: Any) -> Any:
+  """Masks a CRC, as the format asks for; or (n,) uint64 of them."""
+  return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
-def _iter_values(records: Iterable[pa.Array]) -> Iterator[bytes]:
-  for array in records:
-    offsets, data = arrays.get_values(array)
-    for start, stop in itertools.pairwise(offsets):
-      yield bytes(data[start:stop])
-
-
-def _write_array_record(path: epath.Path, records: Iterable[pa.Array]) -> None:
+def _write_array_record(path: epath.Path, records: Iterable[Records]) -> None:
   """ArrayRecord with one record a group, as TFDS writes it."""
   from array_record.python import array_record_module  # pylint: disable=g-import-not-at-top
 
@@ -137,13 +132,14 @@ def _write_array_record(path: epath.Path, records: Iterable[pa.Array]) -> None:
     os.fspath(path), "group_size:1"
   )
   try:
-    for record in _iter_values(records):
-      writer.write(record)
+    for some in records:
+      for record in some.iter_bytes():
+        writer.write(record)
   finally:
     writer.close()
 
 
-def _write_parquet(path: epath.Path, records: Iterable[pa.Array]) -> None:
+def _write_parquet(path: epath.Path, records: Iterable[Records]) -> None:
   """Parquet with one binary column `data`, some 8 MiB a row group."""
   with (
     path.open("wb") as file,
@@ -151,9 +147,11 @@ def _write_parquet(path: epath.Path, records: Iterable[pa.Array]) -> None:
   ):
     group: list[pa.RecordBatch] = []
     size_bytes = 0
-    for array in records:
-      group.append(pa.RecordBatch.from_arrays([array], schema=_PARQUET_SCHEMA))
-      size_bytes += array.nbytes
+    for some in records:
+      group.append(
+        pa.RecordBatch.from_arrays([some.join()], schema=_PARQUET_SCHEMA)
+      )
+      size_bytes += some.num_bytes
       if size_bytes >= _PARQUET_GROUP_BYTES:
         writer.write_table(pa.Table.from_batches(group))
         group, size_bytes = [], 0
@@ -161,13 +159,14 @@ def _write_parquet(path: epath.Path, records: Iterable[pa.Array]) -> None:
       writer.write_table(pa.Table.from_batches(group))
 
 
-def _write_riegeli(path: epath.Path, records: Iterable[pa.Array]) -> None:
+def _write_riegeli(path: epath.Path, records: Iterable[Records]) -> None:
   """Riegeli, through TFDS's own adapter (which imports TensorFlow)."""
   from tensorflow_datasets.core import file_adapters  # pylint: disable=g-import-not-at-top
 
   adapter = file_adapters.RiegeliFileAdapter
   adapter.write_examples(
-    path, ((b"", record) for record in _iter_values(records))
+    path,
+    ((b"", record) for some in records for record in some.iter_bytes()),
   )
 
 

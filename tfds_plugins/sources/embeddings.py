@@ -36,7 +36,7 @@ TEXT_VECTOR_COLUMN = "text_vector"
 # A reason for skipping a row: a value beyond the range of float16.
 VECTOR_OUT_OF_RANGE = "vector_out_of_range"
 
-_BATCH_ROWS = 2048
+_BATCH_ROWS = 1024
 # Parquet pages are read through a buffer of this size, for a column of a row
 # group can have all of a million rows.
 _PAGE_BUFFER_BYTES = 1 << 20
