@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tfds_plugins.sources import webdataset
-from tfds_plugins.sources.listing import TarShard
+from tfds_plugins.sources.img2dataset import webdataset
+from tfds_plugins.sources.img2dataset.listing import TarShard
 from tfds_plugins.sources.rows import SourceSlice
 
 WANTED = pa.schema([("caption", pa.string()), ("similarity", pa.float64())])

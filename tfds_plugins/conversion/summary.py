@@ -6,7 +6,7 @@ import collections
 from collections.abc import Sequence
 
 from tfds_plugins.conversion import receipts as receipts_lib
-from tfds_plugins.sources import tar
+from tfds_plugins.sources.img2dataset import tar
 
 _DAMAGE = (tar.End.TRUNCATED.value, tar.End.CORRUPT.value)
 _MAX_SHOWN_NAMES = 10

@@ -14,7 +14,7 @@ from absl import logging
 import tensorflow_datasets as tfds
 
 from tfds_plugins.conversion import published
-from tfds_plugins.sources import partitions
+from tfds_plugins.sources.clip_retrieval import partitions
 
 # By the sizes in the table every .npy file is a header and 512 float16 a row.
 _NPY_HEADER_BYTES = 128

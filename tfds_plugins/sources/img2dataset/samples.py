@@ -15,8 +15,8 @@ from typing import cast
 from etils import epath
 
 from tfds_plugins import errors
-from tfds_plugins.sources import json_rows
-from tfds_plugins.sources import tar
+from tfds_plugins.sources.img2dataset import json_rows
+from tfds_plugins.sources.img2dataset import tar
 from tfds_plugins.sources.rows import SourceShard
 from tfds_plugins.sources.rows import SourceSlice
 

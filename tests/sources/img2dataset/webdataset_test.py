@@ -16,8 +16,8 @@ from slices import WANTED
 from slices import make_slice
 from slices import read
 
-from tfds_plugins.sources import parquet_rows
-from tfds_plugins.sources import webdataset
+from tfds_plugins.sources.img2dataset import parquet_rows
+from tfds_plugins.sources.img2dataset import webdataset
 
 
 def test_pairs_by_key_where_tar_and_parquet_have_different_orders(tmp_path):

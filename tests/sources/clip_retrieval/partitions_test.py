@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from tfds_plugins import errors
-from tfds_plugins.sources import embeddings
-from tfds_plugins.sources import partition_check
-from tfds_plugins.sources import partitions
+from tfds_plugins.sources.clip_retrieval import embeddings
+from tfds_plugins.sources.clip_retrieval import partition_check
+from tfds_plugins.sources.clip_retrieval import partitions
 from tfds_plugins.sources.rows import SourceSlice
 
 WANTED = pa.schema([("caption", pa.string()), ("similarity", pa.float64())])

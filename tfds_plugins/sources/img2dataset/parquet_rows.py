@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import columns as columns_lib
-from tfds_plugins.sources import keys as keys_lib
+from tfds_plugins.sources.img2dataset import keys as keys_lib
 from tfds_plugins.sources import parquet_files
 
 # Without these a parquet is not img2dataset's output.

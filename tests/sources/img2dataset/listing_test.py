@@ -9,8 +9,8 @@ import pytest
 import shards
 
 from tfds_plugins import errors
-from tfds_plugins.sources import img2dataset
-from tfds_plugins.sources import listing
+from tfds_plugins.sources.img2dataset import source as img2dataset
+from tfds_plugins.sources.img2dataset import listing
 
 
 def find(manual_dir, **options):

@@ -21,7 +21,7 @@ from etils import epath
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
-from tfds_plugins.sources import npy
+from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources.rows import SourceShard
 
 EXPECTED = (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tfds_plugins import errors
-from tfds_plugins.sources import npy
+from tfds_plugins.sources.clip_retrieval import npy
 
 
 def save(path, array, **kwargs):

@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
-from tfds_plugins.sources import npy
+from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources import parquet_files
-from tfds_plugins.sources import partitions
-from tfds_plugins.sources.partitions import EmbeddingPartition
-from tfds_plugins.sources.partitions import PartitionFiles
+from tfds_plugins.sources.clip_retrieval import partitions
+from tfds_plugins.sources.clip_retrieval.partitions import EmbeddingPartition
+from tfds_plugins.sources.clip_retrieval.partitions import PartitionFiles
 from tfds_plugins.sources.rows import Source
 
 _NUM_CHECKING_THREADS = 16

@@ -10,8 +10,8 @@ from slices import make_slice
 from slices import read
 
 from tfds_plugins import errors
-from tfds_plugins.sources import samples
-from tfds_plugins.sources import webdataset
+from tfds_plugins.sources.img2dataset import samples
+from tfds_plugins.sources.img2dataset import webdataset
 
 
 def test_failed_rows_are_skipped_with_img2datasets_reason(tmp_path):

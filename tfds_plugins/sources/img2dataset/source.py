@@ -10,9 +10,9 @@ from etils import epath
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
-from tfds_plugins.sources import listing as listing_lib
-from tfds_plugins.sources import parquet_rows
-from tfds_plugins.sources import samples
+from tfds_plugins.sources.img2dataset import listing as listing_lib
+from tfds_plugins.sources.img2dataset import parquet_rows
+from tfds_plugins.sources.img2dataset import samples
 from tfds_plugins.sources.rows import Source
 
 _NUM_CHECKING_THREADS = 16

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from tfds_plugins import errors
-from tfds_plugins.sources.keys import KeyIndex
+from tfds_plugins.sources.img2dataset.keys import KeyIndex
 
 text = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
 
