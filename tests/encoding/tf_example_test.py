@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import example_serializer
 from tensorflow_datasets.proto import tf_example_pb2
 
+from tfds_plugins import errors
 from tfds_plugins.conversion import feature_specs
 from tfds_plugins.encoding import tf_example
 
@@ -22,6 +23,11 @@ FEATURES = tfds.features.FeaturesDict(
     "score": tfds.features.Scalar(np.float32),
     "width": tfds.features.Scalar(np.int32),
     "id": tfds.features.Scalar(np.int64),
+    "labels": tfds.features.Sequence(
+      tfds.features.ClassLabel(num_classes=2**40)
+    ),
+    "numbers": tfds.features.Sequence(np.int64),
+    "probs": tfds.features.Sequence(np.float32),
   }
 )
 LABEL = "ä/nested/label"
@@ -35,6 +41,9 @@ rows = st.fixed_dictionaries(
     "score": st.floats(width=32),
     "width": st.integers(-(2**31), 2**31 - 1),
     "id": st.integers(-(2**63), 2**63 - 1),
+    "labels": st.lists(st.integers(0, 2**40 - 1), max_size=60),
+    "numbers": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
+    "probs": st.lists(st.floats(width=32), max_size=60),
   }
 )
 
@@ -49,6 +58,9 @@ def encode(examples):
       ("score", pa.float32()),
       ("width", pa.int32()),
       ("id", pa.int64()),
+      ("labels", pa.list_(pa.int64())),
+      ("numbers", pa.large_list(pa.int64())),
+      ("probs", pa.list_(pa.float64())),
     ]
   )
   batch = pa.RecordBatch.from_pylist(examples, schema=schema)
@@ -114,6 +126,43 @@ def test_slices_of_columns_are_read_at_their_offset():
   parsed = [tf.train.Example.FromString(r) for r in records]
   values = [e.features.feature["a"].bytes_list.value[0] for e in parsed]
   assert values == [b"11", b"222"]
+
+
+def test_slices_of_lists_are_read_at_their_offset():
+  batch = pa.RecordBatch.from_pydict(
+    {
+      "a": pa.array([[1, 2], [], [300, -1, 21840]], pa.list_(pa.int32())),
+      "b": pa.array([[0.5], [], [0.25, 1.0, 2.0]], pa.list_(pa.float32())),
+    }
+  )
+  specs = [
+    tf_example.FeatureSpec(name="a", kind=tf_example.Kind.INT64, is_list=True),
+    tf_example.FeatureSpec(name="b", kind=tf_example.Kind.FLOAT, is_list=True),
+  ]
+
+  records = encode_batch(specs, batch.slice(1))
+
+  parsed = [tf.train.Example.FromString(r).features.feature for r in records]
+  assert [list(f["a"].int64_list.value) for f in parsed] == [
+    [],
+    [300, -1, 21840],
+  ]
+  assert [list(f["b"].float_list.value) for f in parsed] == [
+    [],
+    [0.25, 1.0, 2.0],
+  ]
+
+
+@pytest.mark.parametrize(
+  "feature",
+  [
+    tfds.features.Sequence(tfds.features.Text()),
+    tfds.features.Tensor(shape=(2, 2), dtype=np.float32),
+  ],
+)
+def test_features_of_other_shapes_are_refused(feature):
+  with pytest.raises(errors.ConversionError, match="lists of numbers"):
+    feature_specs.make_feature_specs(tfds.features.FeaturesDict({"a": feature}))
 
 
 def test_nulls_are_refused():

@@ -19,7 +19,7 @@ def make_feature_specs(
 
   Args:
     features: the dataset's `tfds.features.FeaturesDict`; each feature stored
-      as a single value.
+      as a single value, or as a list of numbers.
 
   Returns:
     The specification for each flattened name.
@@ -27,11 +27,6 @@ def make_feature_specs(
   specs = []
   flat = utils.flatten_nest_dict(features.get_serialized_info())
   for name, tensor_info in flat.items():
-    if tensor_info.shape != ():
-      raise errors.ConversionError(
-        f"Feature '{name}' is stored with shape {tensor_info.shape}; only"
-        " single values can be encoded."
-      )
     dtype = tensor_info.np_dtype
     if dtype_utils.is_string(dtype):
       kind = tf_example.Kind.BYTES
@@ -39,5 +34,13 @@ def make_feature_specs(
       kind = tf_example.Kind.FLOAT
     else:
       kind = tf_example.Kind.INT64
-    specs.append(tf_example.FeatureSpec(name=name, kind=kind))
+    is_list = tensor_info.shape == (None,)
+    if tensor_info.shape != () and (
+      not is_list or kind is tf_example.Kind.BYTES
+    ):
+      raise errors.ConversionError(
+        f"Feature '{name}' is stored with shape {tensor_info.shape}; only"
+        " single values and lists of numbers can be encoded."
+      )
+    specs.append(tf_example.FeatureSpec(name=name, kind=kind, is_list=is_list))
   return specs

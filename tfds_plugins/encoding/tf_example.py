@@ -38,6 +38,8 @@ _FIELD_2 = b"\x12"
 _FIELD_3 = b"\x1a"
 _UINT64_MASK = (1 << 64) - 1
 _MAX_VARINT_BYTES = 10
+# Set in every byte of a varint but the last.
+_MORE = np.uint8(0x80)
 # Sizes and most integers are below it.
 _NUM_CACHED_NUMBERS = 1 << 16
 # Batches are encoded at most so many bytes at a time: memory that the allocator
@@ -47,6 +49,8 @@ _ENCODED_BYTES = 8 << 20
 _LARGE_VALUE_BYTES = 8 << 10
 # What the joining of a row costs beside its bytes, in terms of bytes.
 _ROW_BYTES = 256
+# About what a number in a list takes.
+_LIST_VALUE_BYTES = 4
 
 _NOTHING = arrays.make_scalar(b"")
 
@@ -64,15 +68,18 @@ class Kind(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FeatureSpec:
-  """How one feature is stored: a single value an example.
+  """How one feature is stored.
 
   Attributes:
     name: the feature's flattened name, the column to read.
     kind: the list that holds it. float64 is stored as float32, as TFDS does.
+    is_list: whether an example has any number of values, of FLOAT or INT64, and
+      not exactly one.
   """
 
   name: str
   kind: Kind
+  is_list: bool = False
 
 
 def varint(value: int) -> bytes:
@@ -113,7 +120,8 @@ class ExampleEncoder:
 
     Args:
       batch: has a column without nulls for each feature: binary or string for
-        BYTES, a floating type for FLOAT, an integer type for INT64.
+        BYTES, a floating type for FLOAT, an integer type for INT64; a list of
+        them where the feature is one.
 
     Yields:
       One record for each row, many at a time.
@@ -134,6 +142,9 @@ class ExampleEncoder:
     for column in self._columns:
       if column.kind is Kind.BYTES:
         sizes += _get_sizes(batch.column(column.name))
+      elif column.is_list:
+        lengths = arrays.get_lengths(batch.column(column.name))
+        sizes += lengths * _LIST_VALUE_BYTES
     ends = np.cumsum(sizes)
     num_parts = -(-int(ends[-1]) // _ENCODED_BYTES) if len(ends) else 0
     start = 0
@@ -177,8 +188,11 @@ class _ColumnEncoder:
   def __init__(self, spec: FeatureSpec):
     self.name = spec.name
     self.kind = spec.kind
+    self.is_list = spec.is_list
     self._key = _delimited(_FIELD_1, spec.name.encode("utf-8"))
-    self._heads = _PieceCache(self._make_head)
+    self._heads = _PieceCache(
+      self._make_packed_head if spec.is_list else self._make_bytes_head
+    )
     self._integers = _PieceCache(self._make_integer)
     # A float32 has a fixed size, so all but the value is the same in each row.
     head = self._make_entry(_FIELD_2, _delimited(_FIELD_1, bytes(4)))[:-4]
@@ -195,6 +209,9 @@ class _ColumnEncoder:
       raise ValueError(f"Column '{self.name}' has nulls.")
     if self.kind is Kind.BYTES:
       return [self._heads.get(_get_sizes(column)), pc.cast(column, pa.binary())]
+    if self.is_list:
+      packed = _pack(column, self.kind)
+      return [self._heads.get(_get_sizes(packed)), packed]
     numbers = arrays.to_numpy(column)
     if self.kind is Kind.FLOAT:
       values = np.ascontiguousarray(numbers, "<f4")
@@ -210,10 +227,21 @@ class _ColumnEncoder:
     content = varint(value & _UINT64_MASK)
     return self._integer_heads[len(content)] + content
 
-  def _make_head(self, size: int) -> bytes:
+  def _make_bytes_head(self, size: int) -> bytes:
     """Returns all of a bytes entry that comes before a value of `size` bytes."""
-    value_head = _FIELD_1 + varint(size)
-    list_head = _FIELD_1 + varint(len(value_head) + size)
+    return self._make_head(_FIELD_1, _FIELD_1 + varint(size), size)
+
+  def _make_packed_head(self, size: int) -> bytes:
+    """Returns all of an entry that comes before `size` bytes of numbers."""
+    list_field = _FIELD_2 if self.kind is Kind.FLOAT else _FIELD_3
+    # A list without a value has no field for them.
+    value_head = _FIELD_1 + varint(size) if size else b""
+    return self._make_head(list_field, value_head, size)
+
+  def _make_head(
+    self, list_field: bytes, value_head: bytes, size: int
+  ) -> bytes:
+    list_head = list_field + varint(len(value_head) + size)
     feature_size = len(list_head) + len(value_head) + size
     feature_head = _FIELD_2 + varint(feature_size)
     entry_size = len(self._key) + len(feature_head) + feature_size
@@ -227,6 +255,35 @@ class _ColumnEncoder:
         value_head,
       )
     )
+
+
+def _pack(column: pa.Array, kind: Kind) -> pa.Array:
+  """Returns the numbers of each row of a list column, as protobuf packs them."""
+  offsets, values = arrays.get_list(column)
+  if kind is Kind.FLOAT:
+    packed = np.ascontiguousarray(values, "<f4").view(np.uint8)
+    return arrays.from_parts(packed, offsets * 4)
+  numbers = values.astype(np.int64, copy=False).view(np.uint64)
+  sizes = _get_varint_sizes(numbers)
+  ends = np.concatenate([[0], np.cumsum(sizes)])
+  packed = np.empty(ends[-1], np.uint8)
+  places = ends[:-1]
+  for i in range(int(sizes.max(initial=0))):
+    is_last = sizes == i + 1
+    left = ~is_last
+    packed[places + i] = (numbers & 0x7F).astype(np.uint8) | left * _MORE
+    numbers, sizes, places = numbers[left] >> 7, sizes[left], places[left]
+  return arrays.from_parts(packed, ends[offsets])
+
+
+def _get_varint_sizes(numbers: np.ndarray) -> np.ndarray:
+  """Returns the encoded size of (n,) uint64 numbers in bytes."""
+  sizes = np.ones(len(numbers), np.int64)
+  rest = numbers >> 7
+  while rest.any():
+    sizes += rest != 0
+    rest = rest >> 7
+  return sizes
 
 
 def _join_small(pieces: Sequence[_Pieces], num_rows: int) -> list[pa.Array]:

@@ -26,12 +26,12 @@ from tfds_plugins.encoding import tf_example
 from tfds_plugins.laion400m import published_embeddings
 from tfds_plugins.sources import arrays
 from tfds_plugins.sources import columns
-from tfds_plugins.sources.clip_retrieval import embeddings
 from tfds_plugins.sources import folders
-from tfds_plugins.sources.img2dataset import source as img2dataset
-from tfds_plugins.sources.img2dataset import listing
+from tfds_plugins.sources.clip_retrieval import embeddings
 from tfds_plugins.sources.clip_retrieval import partition_check
 from tfds_plugins.sources.clip_retrieval import partitions
+from tfds_plugins.sources.img2dataset import listing
+from tfds_plugins.sources.img2dataset import source as img2dataset
 from tfds_plugins.sources.img2dataset import webdataset
 from tfds_plugins.sources.rows import Source
 

@@ -88,6 +88,43 @@ def from_fixed_size(data: Any, size_bytes: int) -> pa.Array:
   )
 
 
+def from_parts(data: np.ndarray, offsets: np.ndarray) -> pa.Array:
+  """Makes a binary column of parts of an array, without copying them.
+
+  Args:
+    data: contiguous uint8, less than 2 GiB.
+    offsets: (n + 1,) integers: value i is `data[offsets[i] : offsets[i + 1]]`.
+
+  Returns:
+    A `binary` array of n values.
+  """
+  return pa.Array.from_buffers(
+    pa.binary(),
+    len(offsets) - 1,
+    [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)],
+  )
+
+
+def get_lengths(column: pa.Array) -> np.ndarray:
+  """Returns the number of values in each row of a list column without nulls."""
+  return to_numpy(pc.list_value_length(column))
+
+
+def get_list(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the numbers of a list column.
+
+  Args:
+    column: lists of integers or floats, without nulls in them or of them.
+
+  Returns:
+    (len(column) + 1,) offsets and all numbers one after the other: those of row
+    i are `values[offsets[i] : offsets[i + 1]]`.
+  """
+  lengths = get_lengths(column)
+  offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+  return offsets, to_numpy(column.flatten())
+
+
 def from_numpy(values: np.ndarray) -> pa.Array:
   """Makes a column of numbers, without copying them.
 

@@ -1,0 +1,1 @@
+"""What clip-retrieval writes: partitions of embeddings."""

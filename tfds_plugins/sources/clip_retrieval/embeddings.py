@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
 from tfds_plugins.sources import columns as columns_lib
-from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources import parquet_files
+from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources.clip_retrieval.partitions import EmbeddingPartition
 from tfds_plugins.sources.rows import BAD_METADATA
 from tfds_plugins.sources.rows import KEY_COLUMN

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
-from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources import parquet_files
+from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources.clip_retrieval import partitions
 from tfds_plugins.sources.clip_retrieval.partitions import EmbeddingPartition
 from tfds_plugins.sources.clip_retrieval.partitions import PartitionFiles

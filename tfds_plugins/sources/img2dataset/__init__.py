@@ -1,0 +1,1 @@
+"""What img2dataset writes: four formats, one way to read them (`source.py`)."""

@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import columns as columns_lib
-from tfds_plugins.sources.img2dataset import keys as keys_lib
 from tfds_plugins.sources import parquet_files
+from tfds_plugins.sources.img2dataset import keys as keys_lib
 
 # Without these a parquet is not img2dataset's output.
 REQUIRED_COLUMNS = ("key", "status", "url")

@@ -25,6 +25,7 @@ from tfds_plugins.sources.img2dataset import parquet_rows
 from tfds_plugins.sources.img2dataset import samples as samples_lib
 from tfds_plugins.sources.img2dataset import tar
 from tfds_plugins.sources.img2dataset.listing import TarShard
+from tfds_plugins.sources.img2dataset.samples import Sample
 from tfds_plugins.sources.rows import BAD_METADATA
 from tfds_plugins.sources.rows import BATCH_ROWS
 from tfds_plugins.sources.rows import IMAGE_COLUMN
@@ -32,7 +33,6 @@ from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
-from tfds_plugins.sources.img2dataset.samples import Sample
 
 # Reasons for skipping a row, beside img2dataset's own (`failed_to_download`,
 # `failed_to_resize`) and those of `tar.End` and `samples`.
