@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from tfds_plugins.sources.img2dataset import webdataset
-from tfds_plugins.sources.img2dataset.listing import TarShard
+from tfds_plugins.sources.img2dataset import source
+from tfds_plugins.sources.img2dataset.shards import Format
+from tfds_plugins.sources.img2dataset.shards import ImageShard
 from tfds_plugins.sources.rows import SourceSlice
 
 WANTED = pa.schema([("caption", pa.string()), ("similarity", pa.float64())])
@@ -14,11 +15,12 @@ WANTED = pa.schema([("caption", pa.string()), ("similarity", pa.float64())])
 def make_slice(folder, stem="00000", start=0, stop=None, parquet=True):
   path = folder / f"{stem}.tar"
   size = path.stat().st_size
-  shard = TarShard(
+  shard = ImageShard(
     name=stem,
     length=size,
     size_bytes=size,
-    tar_path=str(path),
+    format=Format.WEBDATASET,
+    path=str(path),
     parquet_path=str(folder / f"{stem}.parquet") if parquet else "",
   )
   return SourceSlice(
@@ -29,7 +31,7 @@ def make_slice(folder, stem="00000", start=0, stop=None, parquet=True):
 def read(source_slice, wanted=WANTED):
   """Returns {key: (image, caption, similarity)} and {key: (reason, detail)}."""
   examples, skipped, num_rows = {}, {}, 0
-  for batch in webdataset.iter_batches(source_slice, wanted):
+  for batch in source.iter_batches(source_slice, wanted):
     assert batch.num_rows == batch.rows.num_rows + len(batch.skipped)
     num_rows += batch.num_rows
     for row in batch.rows.to_pylist():

@@ -228,7 +228,7 @@ def test_a_broken_shard_stops_the_build_with_its_name(tmp_path, num_workers):
   with pytest.raises(tfds_plugins.SourceError) as e:
     prepare(manual_dir, tmp_path / "data", num_workers=num_workers)
 
-  assert "A key occurs more than once in the tar" in str(e.value)
+  assert "A key occurs more than once in the shard" in str(e.value)
   assert str(manual_dir / "00004.tar") in str(e.value)
   assert not list((tmp_path / "data/laion400m/images").iterdir())
 
@@ -277,7 +277,7 @@ def test_damaged_tars_are_named_in_the_summary(tmp_path, capsys):
 
   prepare(manual_dir, tmp_path / "data")
 
-  assert "rows were lost to damaged tars: 00001." in capsys.readouterr().out
+  assert "rows were lost to damaged shards: 00001." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "2", True])

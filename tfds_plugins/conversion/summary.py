@@ -6,9 +6,9 @@ import collections
 from collections.abc import Sequence
 
 from tfds_plugins.conversion import receipts as receipts_lib
-from tfds_plugins.sources.img2dataset import tar
+from tfds_plugins.sources import rows
 
-_DAMAGE = (tar.End.TRUNCATED.value, tar.End.CORRUPT.value)
+_DAMAGE = (rows.TRUNCATED_SHARD, rows.CORRUPT_SHARD)
 _MAX_SHOWN_NAMES = 10
 
 
@@ -69,7 +69,7 @@ def summarize(
     shown = ", ".join(damaged[:_MAX_SHOWN_NAMES])
     more = ", ..." if len(damaged) > _MAX_SHOWN_NAMES else ""
     lines.append(
-      f"  Note: rows were lost to damaged tars: {shown}{more}. Downloaded again,"
+      f"  Note: rows were lost to damaged shards: {shown}{more}. Downloaded again,"
       " they would give more examples."
     )
   lines += [f"  Note: {note}" for note in notes]

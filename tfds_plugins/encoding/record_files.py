@@ -8,7 +8,6 @@ an iterator (4.9.10: `_batched` skips what it has already consumed).
 from __future__ import annotations
 
 from collections.abc import Iterable
-import functools
 import importlib.util
 import io
 import itertools
@@ -27,6 +26,7 @@ import pyarrow.parquet as pq
 from tfds_plugins import errors
 from tfds_plugins.encoding.records import Records
 from tfds_plugins.sources import arrays
+from tfds_plugins.sources import masked_crc
 
 _WRITE_BUFFER_BYTES = 1 << 20
 _PARQUET_GROUP_BYTES = 8 << 20
@@ -86,9 +86,11 @@ def _write_tfrecord(path: epath.Path, records: Iterable[Records]) -> None:
         continue
       for record in some.iter_bytes():
         length = len(record)
-        file.write(struct.pack("<QI", length, _check_length(length)))
+        file.write(
+          struct.pack("<QI", length, masked_crc.compute_of_length(length))
+        )
         file.write(record)
-        file.write(struct.pack("<I", _mask(google_crc32c.value(record))))
+        file.write(struct.pack("<I", masked_crc.compute(record)))
 
 
 def _frame(records: pa.Array) -> pa.Buffer:
@@ -100,10 +102,12 @@ def _frame(records: pa.Array) -> pa.Buffer:
     google_crc32c.value(content[start:stop])
     for start, stop in itertools.pairwise(offsets)
   ]
-  footers = _mask(np.array(checksums, np.uint64)).astype("<u4")
+  footers = masked_crc.mask(np.array(checksums, np.uint64)).astype("<u4")
   heads = np.empty(len(records), _HEAD)
   heads["length"] = np.diff(offsets)
-  heads["checksum"] = list(map(_check_length, heads["length"].tolist()))
+  heads["checksum"] = list(
+    map(masked_crc.compute_of_length, heads["length"].tolist())
+  )
   framed = pc.binary_join_element_wise(
     arrays.from_fixed_size(heads, heads.itemsize),
     records,
@@ -111,17 +115,6 @@ def _frame(records: pa.Array) -> pa.Buffer:
     _NOTHING,
   )
   return framed.buffers()[2].slice(0, framed.total_values_length)
-
-
-@functools.lru_cache(1 << 16)
-def _check_length(length: int) -> int:
-  """Returns the masked checksum of a record's length."""
-  return _mask(google_crc32c.value(struct.pack("<Q", length)))
-
-
-def _mask(crc: Any) -> Any:
-  """Masks a CRC, as the format asks for; or (n,) uint64 of them."""
-  return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _write_array_record(path: epath.Path, records: Iterable[Records]) -> None:

@@ -32,7 +32,6 @@ from tfds_plugins.sources.clip_retrieval import partition_check
 from tfds_plugins.sources.clip_retrieval import partitions
 from tfds_plugins.sources.img2dataset import listing
 from tfds_plugins.sources.img2dataset import source as img2dataset
-from tfds_plugins.sources.img2dataset import webdataset
 from tfds_plugins.sources.rows import Source
 
 _HOMEPAGE = "https://laion.ai/blog/laion-400-open-dataset/"
@@ -209,7 +208,7 @@ the published files are downloaded.
     is_images = self._config.embedding_dim is None
     return Recipe(
       columns=_COLUMNS,
-      read=webdataset.iter_batches if is_images else embeddings.iter_batches,
+      read=img2dataset.iter_batches if is_images else embeddings.iter_batches,
       map_batch=map_images if is_images else map_embeddings,
       has_images=is_images,
       specs=specs,

@@ -62,6 +62,35 @@ def cast_column(
     return _cast_one_by_one(column, target, name)
 
 
+def cast_batch(
+  batch: pa.RecordBatch, wanted: pa.Schema
+) -> tuple[list[pa.Array], BadValues]:
+  """Casts the columns that a dataset asks for.
+
+  Args:
+    batch: the columns as found.
+    wanted: names and types of the columns; those that `batch` does not have
+      come out as nulls.
+
+  Returns:
+    A column for each field of `wanted`; and the rows with a value that cannot
+    be expressed in the wanted type.
+  """
+  known = frozenset(batch.schema.names)
+  found = []
+  bad: BadValues = {}
+  for field in wanted:
+    if field.name in known:
+      column, bad_values = cast_column(
+        batch.column(field.name), field.type, field.name
+      )
+      bad |= bad_values
+    else:
+      column = pa.nulls(batch.num_rows, field.type)
+    found.append(column)
+  return found, bad
+
+
 def make_column(
   values: Sequence[Any], target: pa.DataType, name: str
 ) -> tuple[pa.Array, BadValues]:

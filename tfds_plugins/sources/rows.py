@@ -14,8 +14,10 @@ import pyarrow as pa
 KEY_COLUMN = "key"  # string: the identity of the row within its source shard
 IMAGE_COLUMN = "image"  # binary: the encoded image, as it lies in the source
 
-# A reason for skipping a row that every source may have.
+# Reasons for skipping a row that every source may have.
 BAD_METADATA = "bad_metadata"
+TRUNCATED_SHARD = "truncated_shard"
+CORRUPT_SHARD = "corrupt_shard"
 
 # The most rows in a batch of nothing but skipped rows.
 BATCH_ROWS = 2048

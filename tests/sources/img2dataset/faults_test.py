@@ -42,7 +42,7 @@ def test_a_success_without_sample_is_missing_from_the_tar(tmp_path):
   examples, skipped = read(make_slice(tmp_path))
 
   assert sorted(examples) == ["000", "002"]
-  assert skipped["001"][0] == "missing_from_tar"
+  assert skipped["001"][0] == "missing_sample"
 
 
 def test_a_sample_without_any_metadata_is_skipped(tmp_path):
@@ -63,7 +63,7 @@ def test_a_sample_without_any_metadata_is_skipped(tmp_path):
   assert {key: reason for key, (reason, _) in skipped.items()} == {
     "00": "no_metadata",
     "01": "no_metadata",
-    "02": "no_image_in_tar",
+    "02": "no_image",
     "03": "no_metadata",
   }
   assert "object was expected, not list" in skipped["03"][1]
@@ -82,7 +82,7 @@ def test_an_image_beyond_the_limit_is_skipped(tmp_path, monkeypatch):
   assert skipped == {"000": ("image_too_large", "1,001 bytes, more than 1,000")}
 
 
-def test_a_truncated_tar_keeps_what_lies_before_the_cut(tmp_path):
+def test_a_truncated_shard_keeps_what_lies_before_the_cut(tmp_path):
   rows = [shards.make_row(i, f"00{i}") for i in range(6)]
   images = {row["key"]: bytes([i]) * 2000 for i, row in enumerate(rows)}
   shards.write_shard(tmp_path, "00000", rows, images)
@@ -95,11 +95,11 @@ def test_a_truncated_tar_keeps_what_lies_before_the_cut(tmp_path):
 
   assert sorted(examples) == ["000", "001", "002"]
   assert {key: reason for key, (reason, _) in skipped.items()} == dict.fromkeys(
-    ("003", "004", "005"), "truncated_tar"
+    ("003", "004", "005"), "truncated_shard"
   )
 
 
-def test_a_truncated_tar_without_parquet_leaves_a_trace(tmp_path):
+def test_a_truncated_shard_without_parquet_leaves_a_trace(tmp_path):
   rows = [shards.make_row(i, f"00{i}") for i in range(3)]
   images = {row["key"]: b"x" for row in rows}
   shards.write_shard(tmp_path, "0", rows, images, parquet=False)
@@ -111,7 +111,7 @@ def test_a_truncated_tar_without_parquet_leaves_a_trace(tmp_path):
   examples, skipped = read(make_slice(tmp_path, "0", parquet=False))
 
   assert sorted(examples) == ["000", "001"]
-  assert skipped[""][0] == "truncated_tar"
+  assert skipped[""][0] == "truncated_shard"
 
 
 def test_a_shard_of_failures_alone_is_legal(tmp_path):
@@ -143,7 +143,7 @@ def test_keys_that_repeat_in_the_tar_are_refused(tmp_path, parquet):
   shards.write_tar(tmp_path / "0.tar", members)
 
   with pytest.raises(
-    errors.SourceError, match="more than once in the tar"
+    errors.SourceError, match="more than once in the shard"
   ) as e:
     read(make_slice(tmp_path, "0", parquet=parquet))
 
@@ -203,7 +203,7 @@ def test_the_parquet_of_another_tar_of_the_old_era_is_refused(tmp_path):
   pq.write_table(others, tmp_path / "0.parquet")
   wanted = pa.schema([("url", pa.string())])
 
-  with pytest.raises(errors.SourceError, match="belongs to another tar") as e:
+  with pytest.raises(errors.SourceError, match="belongs to another shard") as e:
     list(webdataset.iter_batches(make_slice(tmp_path, "0"), wanted))
 
   assert "http://example.com/0.jpg" in str(e.value)
@@ -242,5 +242,5 @@ def test_a_tar_of_which_the_parquet_knows_nothing_is_refused(tmp_path):
   )
   (tmp_path / "b/0.tar").rename(tmp_path / "0.tar")
 
-  with pytest.raises(errors.SourceError, match="belongs to another tar"):
+  with pytest.raises(errors.SourceError, match="belongs to another shard"):
     read(make_slice(tmp_path, "0"))

@@ -9,8 +9,8 @@ import pytest
 import shards
 
 from tfds_plugins import errors
-from tfds_plugins.sources.img2dataset import source as img2dataset
 from tfds_plugins.sources.img2dataset import listing
+from tfds_plugins.sources.img2dataset import source as img2dataset
 
 
 def find(manual_dir, **options):
@@ -91,13 +91,13 @@ def test_unfinished_shards_are_left_out_loudly(tmp_path):
   assert "(00001)" in unfinished
 
 
-def test_metadata_without_a_tar_is_noted(tmp_path):
+def test_metadata_without_images_is_noted(tmp_path):
   write(tmp_path, "00000")
   write(tmp_path, "00001")
   (tmp_path / "00001.tar").unlink()
 
   assert find(tmp_path).notes == [
-    "1 shards have metadata but no tar, and were left out (00001)."
+    "1 shards have metadata but no images, and were left out (00001)."
   ]
 
 
@@ -117,19 +117,16 @@ def test_failures_that_only_the_stats_know_of_are_noted(tmp_path):
   ("names", "hint"),
   [
     (["00000.tar.gz"], "Decompress the tars"),
-    (["00000.tfrecord", "00000.parquet"], "output_format=tfrecord"),
-    (["00000/", "00000.parquet", "00000_stats.json"], "output_format=files"),
-    (["00000.parquet", "00000_stats.json"], "output_format=parquet"),
+    (["00000.parquet", "00000_stats.json"], "metadata without images"),
     (["part-00000-5b54c5d5.snappy.parquet"], "the list of URLs"),
     (["readme.txt"], "Fetch the data like this"),
   ],
 )
-def test_other_formats_are_recognized(tmp_path, names, hint):
+def test_what_is_no_shard_is_recognized(tmp_path, names, hint):
   folder = tmp_path / "images"
   folder.mkdir()
   for name in names:
-    path = folder / name
-    path.mkdir() if name.endswith("/") else path.write_bytes(b"")
+    (folder / name).write_bytes(b"")
 
   with pytest.raises(errors.ManualDirError) as e:
     find(tmp_path)

@@ -9,16 +9,11 @@ first row is read.
 from __future__ import annotations
 
 from collections.abc import Iterator
-import contextlib
-from typing import Any
-from typing import cast
 
 from etils import epath
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from tfds_plugins import errors
 from tfds_plugins.sources import arrays
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import parquet_files
@@ -37,10 +32,6 @@ TEXT_VECTOR_COLUMN = "text_vector"
 VECTOR_OUT_OF_RANGE = "vector_out_of_range"
 
 _BATCH_ROWS = 1024
-# Parquet pages are read through a buffer of this size, for a column of a row
-# group can have all of a million rows.
-_PAGE_BUFFER_BYTES = 1 << 20
-_TO_DO = "Download the file again."
 
 
 def iter_batches(
@@ -62,23 +53,18 @@ def iter_batches(
   shard = source_slice.shard
   with shard.image_vectors.open() as images, shard.text_vectors.open() as texts:
     start = source_slice.start
-    for metadata in _iter_metadata(source_slice, wanted):
+    for metadata in parquet_files.iter_rows(
+      epath.Path(shard.metadata_path),
+      source_slice.start,
+      source_slice.stop,
+      wanted.names,
+      batch_rows=_BATCH_ROWS,
+      to_do="Download the file again.",
+    ):
       stop = start + metadata.num_rows
       vectors = (images.read(start, stop), texts.read(start, stop))
       yield _join(start, vectors, metadata, shard.name, wanted)
       start = stop
-  if start != source_slice.stop:
-    raise errors.SourceError(
-      str(
-        errors.Problem(
-          what="The parquet has fewer rows than its footer says.",
-          where=shard.metadata_path,
-          expected=f"rows {source_slice.start:,} to {source_slice.stop:,}",
-          found=f"rows up to {start:,}",
-          to_do=_TO_DO,
-        )
-      )
-    )
 
 
 def _join(
@@ -100,18 +86,11 @@ def _join(
     for i in np.flatnonzero(is_lost).tolist():
       detail = "a finite value beyond 65504, float16's largest"
       reasons[i] = (VECTOR_OUT_OF_RANGE, detail)
-  for field in wanted:
-    if field.name not in known:
-      found.append(pa.nulls(num_rows, field.type))
-      continue
-    column, bad = columns_lib.cast_column(
-      metadata.column(field.name), field.type, field.name
-    )
-    found.append(column)
-    reasons |= {i: (BAD_METADATA, detail) for i, detail in bad.items()}
+  columns, bad = columns_lib.cast_batch(metadata, wanted)
+  reasons |= {i: (BAD_METADATA, detail) for i, detail in bad.items()}
   keys = arrays.from_numpy(np.arange(start, start + num_rows))
   rows = pa.RecordBatch.from_arrays(
-    [keys.cast(pa.string()), *found],
+    [keys.cast(pa.string()), *found, *columns],
     names=[KEY_COLUMN, IMAGE_VECTOR_COLUMN, TEXT_VECTOR_COLUMN, *wanted.names],
   )
   skipped = [
@@ -128,53 +107,3 @@ def _join(
     num_rows=num_rows,
     missing_columns=[n for n in wanted.names if n not in known],
   )
-
-
-def _iter_metadata(
-  source_slice: SourceSlice[EmbeddingPartition], wanted: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-  """Yields the wanted columns that there are, a batch at a time."""
-  path = epath.Path(source_slice.shard.metadata_path)
-  with contextlib.ExitStack() as stack:
-    stack.enter_context(parquet_files.reading(str(path), _TO_DO))
-    file = pq.ParquetFile(
-      cast(Any, stack.enter_context(path.open("rb"))),
-      buffer_size=_PAGE_BUFFER_BYTES,
-    )
-    groups, start = _find_groups(file.metadata, source_slice)
-    batches = file.iter_batches(
-      batch_size=_BATCH_ROWS,
-      row_groups=groups,
-      columns=[n for n in file.schema_arrow.names if n in wanted.names],
-      use_threads=False,
-    )
-    for batch in batches:
-      stop = start + batch.num_rows
-      first = max(start, source_slice.start)
-      last = min(stop, source_slice.stop)
-      if first < last:
-        yield batch.slice(first - start, last - first)
-      start = stop
-      if start >= source_slice.stop:
-        return
-
-
-def _find_groups(
-  metadata: pq.FileMetaData, source_slice: SourceSlice[EmbeddingPartition]
-) -> tuple[list[int], int]:
-  """Returns the row groups of a slice, and the first row of the first group.
-
-  pandas writes a partition as one row group: a slice in its middle then reads
-  what comes before, some 1 us a row.
-  """
-  groups = []
-  first = 0
-  start = 0
-  for i in range(metadata.num_row_groups):
-    stop = start + metadata.row_group(i).num_rows
-    if start < source_slice.stop and stop > source_slice.start:
-      if not groups:
-        first = start
-      groups.append(i)
-    start = stop
-  return groups, first

@@ -1,42 +1,46 @@
-"""Finds img2dataset's shards in the user's folder."""
+"""Finds img2dataset's shards in the user's folder, whatever their format."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import re
 
 from etils import epath
+import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
-from tfds_plugins.sources.rows import SourceShard
+from tfds_plugins.sources import parquet_files
+from tfds_plugins.sources.img2dataset import image_parquet
+from tfds_plugins.sources.img2dataset import samples
+from tfds_plugins.sources.img2dataset.shards import Format
+from tfds_plugins.sources.img2dataset.shards import ImageShard
 
 _EXPECTED = (
-  "img2dataset's webdataset output: 00000.tar, 00000.parquet,"
-  " 00000_stats.json, ..."
+  "img2dataset's output: 00000.tar, 00000.parquet, 00000_stats.json, ..., or"
+  " its formats files, parquet and tfrecord"
 )
 _SHARD_STEM = re.compile(r"[0-9]+")
 _SHARD_FILE = re.compile(r"[0-9]+(_stats)?\.")
+# COYO's recipe renames TFRecord files like this (kakaobrain/coyo-dataset,
+# `subset/COYO-Labeled-300M/download/dataproc/write_metadata.py`).
+_RENAMED_TFRECORD = re.compile(
+  r"CoyoLabeled300m-train\.tfrecord-[0-9]+-of-[0-9]+"
+)
 # img2dataset's work in progress (rom1504/img2dataset, `img2dataset/main.py`).
 _TEMPORARY_DIR = "_tmp"
+# Of so many parquets one should be readable, to tell what they hold.
+_NUM_LOOKED_INTO = 4
 # What else users have, and what to tell them. The first that fits is told.
 _OTHER_FORMATS = (
   (r"[0-9]+\.tar\.\w+", "Decompress the tars (gunzip *.tar.gz)."),
   (
-    r"[0-9]+\.tfrecord.*",
-    "This is img2dataset's output_format=tfrecord; webdataset is needed:",
-  ),
-  (
-    r"[0-9]+",
-    "This may be img2dataset's output_format=files; webdataset is needed:",
-  ),
-  (
     r"[0-9]+\.parquet",
-    "This is img2dataset's output_format=parquet, or the tars are elsewhere;"
-    " webdataset is needed:",
+    "This is metadata without images: the tars seem to be elsewhere.",
   ),
   (
     r".*\.parquet",
@@ -46,33 +50,21 @@ _OTHER_FORMATS = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TarShard(SourceShard):
-  """One tar that img2dataset wrote, and what it wrote beside it.
-
-  Attributes:
-    tar_path: the tar.
-    parquet_path: the parquet with a row for every URL; '' if missing.
-  """
-
-  tar_path: str
-  parquet_path: str
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Listing:
   """The shards of a source folder.
 
   Attributes:
     source_dir: the folder.
-    shards: finished shards, sorted by folder and number.
+    shards: finished shards of one format, sorted by folder and number. Their
+      lengths and sizes may not be known yet.
     unfinished: names of shards that img2dataset is still writing.
-    without_tar: names of shards of which there is metadata but no tar.
+    without_images: names of shards of which there is metadata alone.
   """
 
   source_dir: epath.Path
-  shards: Sequence[TarShard]
+  shards: Sequence[ImageShard]
   unfinished: Sequence[str]
-  without_tar: Sequence[str]
+  without_images: Sequence[str]
 
 
 def find_shards(
@@ -96,13 +88,15 @@ def find_shards(
     The shards. At least one is finished.
 
   Raises:
-    errors.ManualDirError: there is no folder, or none with a finished shard.
+    errors.ManualDirError: there is no folder, or none with a finished shard,
+      or the first one with shards has two formats of them.
   """
   existing = folders.list_candidate_dirs(
     manual_dir, dataset, [config], expected=_EXPECTED, instructions=instructions
   )
   for candidate in existing:
     listing = list_shards(candidate, ignored_dirs=other_datasets)
+    _check_one_format(listing)
     if listing.shards:
       return listing
     if listing.unfinished:
@@ -119,6 +113,26 @@ def find_shards(
     found,
     f"{hint}\n{instructions}",
   )
+
+
+def _check_one_format(listing: Listing) -> None:
+  """Checks that a folder is the output of one run."""
+  names: dict[Format, list[str]] = {}
+  for shard in listing.shards:
+    names.setdefault(shard.format, []).append(shard.name)
+  if len(names) > 1:
+    found = "; ".join(
+      f"{len(of_format):,} shards of output_format={key.value}"
+      f" ({folders.shorten(of_format)})"
+      for key, of_format in names.items()
+    )
+    raise _no_shards_error(
+      "The shards have more than one format.",
+      str(listing.source_dir),
+      found,
+      "The same rows may be there twice. Move one format into another folder.",
+      expected="shards of one of img2dataset's formats",
+    )
 
 
 def _describe_folders(existing: Sequence[epath.Path]) -> tuple[str, str]:
@@ -151,74 +165,197 @@ def list_shards(
     ignored_dirs: names of sub-folders to leave alone.
 
   Returns:
-    What was found; maybe nothing.
+    What was found; maybe nothing, maybe of several formats.
   """
-  shards: list[TarShard] = []
-  unfinished: list[str] = []
-  without_tar: list[str] = []
-  children = list(source_dir.iterdir())
+  found = _FolderContent(source_dir, "")
+  contents = [found]
+  # Those of `files` are shards themselves.
   sub_dirs = [
     path
-    for path in children
-    if not path.name.startswith((".", "_"))
-    and path.name not in ignored_dirs
-    and not _SHARD_FILE.match(path.name)  # Spares 100,000 files a look.
+    for name, path in found.files.items()
+    if not name.startswith((".", "_"))
+    and name not in ignored_dirs
+    and not _SHARD_FILE.match(name)  # Spares 100,000 files a look.
+    and not found.is_shard_dir(name)
     and path.is_dir()
   ]
   sub_dirs.sort(key=lambda path: folders.natural_key(path.name))
-  for folder in [source_dir, *sub_dirs]:
+  for folder in sub_dirs:
     name = folder.name.encode("utf-8", "replace").decode()
-    prefix = "" if folder == source_dir else f"{name}/"
-    paths = children if folder == source_dir else list(folder.iterdir())
-    files = {path.name: path for path in paths}
-    stems = _list_stems(files, ".tar")
-    # Versions before 1.18 wrote no stats at all.
-    has_stats = _TEMPORARY_DIR in files or any(
-      f"{stem}_stats.json" in files for stem in stems
-    )
-    for stem in stems:
-      if has_stats and f"{stem}_stats.json" not in files:
-        unfinished.append(prefix + stem)
-        continue
-      tar_path = files[f"{stem}.tar"]
-      size_bytes = folders.get_size(tar_path)
-      shards.append(
-        TarShard(
-          name=prefix + stem,
-          length=size_bytes,
-          size_bytes=size_bytes,
-          tar_path=str(tar_path),
-          parquet_path=str(files.get(f"{stem}.parquet", "")),
-        )
-      )
-    if stems:
-      without_tar += [
-        prefix + stem
-        for stem in _list_stems(files, ".parquet")
-        if f"{stem}.tar" not in files and f"{stem}_stats.json" in files
-      ]
+    content = _FolderContent(folder, f"{name}/")
+    if content.is_files_shard():
+      found.add_shard_dir(folder)
+    else:
+      contents.append(content)
+  shards: list[ImageShard] = []
+  unfinished: list[str] = []
+  without_images: list[str] = []
+  for content in contents:
+    finished, others = content.list_shards()
+    shards += finished
+    unfinished += others
+    if finished or others:
+      without_images += content.list_without_images()
   return Listing(
     source_dir=source_dir,
     shards=shards,
     unfinished=unfinished,
-    without_tar=without_tar,
+    without_images=without_images,
   )
 
 
-def _list_stems(files: Mapping[str, epath.Path], suffix: str) -> list[str]:
-  """Returns the shard numbers of the files with `suffix`, in numeric order."""
-  stems = [name.removesuffix(suffix) for name in files if name.endswith(suffix)]
-  stems = [stem for stem in stems if _SHARD_STEM.fullmatch(stem)]
+class _FolderContent:
+  """What lies in one folder."""
+
+  def __init__(self, folder: epath.Path, prefix: str):
+    self.files = {path.name: path for path in folder.iterdir()}
+    self._prefix = prefix
+    self._shard_dirs: set[str] = set()
+
+  def is_shard_dir(self, name: str) -> bool:
+    """Whether a name is that of a shard of format `files`, by what is beside it."""
+    is_shard = (
+      _SHARD_STEM.fullmatch(name) is not None
+      and (
+        f"{name}.parquet" in self.files or f"{name}_stats.json" in self.files
+      )
+      and f"{name}.tar" not in self.files
+      and self.files[name].is_dir()
+    )
+    if is_shard:
+      self._shard_dirs.add(name)
+    return is_shard
+
+  def add_shard_dir(self, folder: epath.Path) -> None:
+    """Notes that a sub-folder was found to be a shard by what is in it."""
+    self._shard_dirs.add(folder.name)
+
+  def is_files_shard(self) -> bool:
+    """Whether this folder is a shard of format `files`, by what is in it."""
+    return bool(self._prefix) and any(
+      _SHARD_STEM.fullmatch(stem) and extension in samples.IMAGE_EXTENSIONS
+      for stem, _, extension in (name.partition(".") for name in self.files)
+    )
+
+  def list_shards(self) -> tuple[list[ImageShard], list[str]]:
+    """Returns the finished shards by format and number, and the names of others."""
+    paths = {
+      **self._find(Format.WEBDATASET, ".tar"),
+      **self._find(Format.TFRECORD, ".tfrecord"),
+      **{
+        (Format.FILES, stem): self.files[stem]
+        for stem in _sort_stems(self._shard_dirs)
+      },
+    }
+    lone = [
+      stem
+      for stem in self._list_stems(".parquet")
+      if not any((key, stem) in paths for key in Format)
+    ]
+    renamed = self._list_renamed()
+    if not renamed and any(map(self._holds_images, lone[:_NUM_LOOKED_INTO])):
+      paths |= {
+        (Format.PARQUET, stem): self.files[f"{stem}.parquet"] for stem in lone
+      }
+    # Versions before 1.18 wrote no stats at all.
+    has_stats = _TEMPORARY_DIR in self.files or any(
+      f"{stem}_stats.json" in self.files for _, stem in paths
+    )
+    finished: list[ImageShard] = []
+    unfinished: list[str] = []
+    for (key, stem), path in paths.items():
+      if has_stats and f"{stem}_stats.json" not in self.files:
+        unfinished.append(self._prefix + stem)
+        continue
+      parquet_path = "" if key is Format.PARQUET else f"{stem}.parquet"
+      finished.append(
+        self._make_shard(stem, key, path, self.files.get(parquet_path))
+      )
+    return finished + renamed, unfinished
+
+  def list_without_images(self) -> list[str]:
+    """Returns the names of finished shards of which there is metadata alone."""
+    if self._list_renamed():
+      return []
+    return [
+      self._prefix + stem
+      for stem in self._list_stems(".parquet")
+      if f"{stem}_stats.json" in self.files
+      and not {f"{stem}.tar", f"{stem}.tfrecord", stem} & self.files.keys()
+      and not self._holds_images(stem)
+    ]
+
+  def _list_renamed(self) -> list[ImageShard]:
+    """Returns the TFRecord files that COYO's recipe has renamed.
+
+    They were numbered anew in the order of their names, the parquets beside
+    them were not: where there are as many, the first belongs to the first.
+    """
+    names = [name for name in self.files if _RENAMED_TFRECORD.fullmatch(name)]
+    names.sort(key=folders.natural_key)
+    stems = self._list_stems(".parquet")
+    parquets = [self.files[f"{stem}.parquet"] for stem in stems]
+    if len(parquets) != len(names):
+      parquets = [None] * len(names)
+    return [
+      self._make_shard(name, Format.TFRECORD, self.files[name], parquet)
+      for name, parquet in zip(names, parquets)
+    ]
+
+  def _make_shard(
+    self,
+    name: str,
+    key: Format,
+    path: epath.Path,
+    parquet_path: epath.Path | None,
+  ) -> ImageShard:
+    size_bytes = 0 if key is Format.FILES else folders.get_size(path)
+    return ImageShard(
+      name=self._prefix + name,
+      length=size_bytes,
+      size_bytes=size_bytes,
+      format=key,
+      path=str(path),
+      parquet_path="" if parquet_path is None else str(parquet_path),
+    )
+
+  def _find(
+    self, key: Format, suffix: str
+  ) -> Mapping[tuple[Format, str], epath.Path]:
+    return {
+      (key, stem): self.files[stem + suffix]
+      for stem in self._list_stems(suffix)
+    }
+
+  def _list_stems(self, suffix: str) -> list[str]:
+    """Returns the shard numbers of the files with `suffix`, in numeric order."""
+    return _sort_stems(
+      name.removesuffix(suffix) for name in self.files if name.endswith(suffix)
+    )
+
+  def _holds_images(self, stem: str) -> bool:
+    """Whether a parquet is a shard of format `parquet`."""
+    path = self.files[f"{stem}.parquet"]
+    try:
+      with parquet_files.reading(str(path), ""), path.open("rb") as f:
+        return bool(image_parquet.find_image_columns(pq.read_schema(f)))
+    except errors.SourceError:
+      return False
+
+
+def _sort_stems(names: Iterable[str]) -> list[str]:
+  """Returns those names that are shard numbers, in numeric order."""
+  stems = [name for name in names if _SHARD_STEM.fullmatch(name)]
   return sorted(stems, key=lambda stem: (int(stem), stem))
 
 
 def _no_shards_error(
-  what: str, where: str, found: str, to_do: str
+  what: str, where: str, found: str, to_do: str, expected: str = _EXPECTED
 ) -> errors.ManualDirError:
   problem = errors.Problem(
     what=what,
     where=where,
-    expected=_EXPECTED,
+    expected=expected,
     found=found,
     to_do=to_do,
   )

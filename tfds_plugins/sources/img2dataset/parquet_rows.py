@@ -1,4 +1,4 @@
-"""The rows of the parquet that img2dataset writes beside a tar, found by key.
+"""The rows of the parquet that img2dataset writes beside a shard, by key.
 
 img2dataset writes a row for every URL of a shard, failed ones included, in the
 order in which downloads completed (rom1504/img2dataset,
@@ -26,10 +26,17 @@ from tfds_plugins.sources.img2dataset import keys as keys_lib
 REQUIRED_COLUMNS = ("key", "status", "url")
 # Values of `status`; the other two say that there is no image.
 SUCCESS = "success"
-FAILURES = ("failed_to_download", "failed_to_resize")
+_FAILURES = ("failed_to_download", "failed_to_resize")
+UNKNOWN_STATUS = "unknown_status"
 _TO_DO = (
-  "Download the shard again, or remove the parquet: the tar's .json members"
-  " are then read instead (rows whose download failed are not listed then)."
+  "Download the shard again, or remove the parquet: the metadata in the shard"
+  " itself is then read instead (rows whose download failed are not listed"
+  " then)."
+)
+_PUT_BACK = (
+  "Put back the parquet that img2dataset wrote beside the shard (a list of URLs"
+  " that was its input has other columns), or remove this one: the metadata in"
+  " the shard itself is then read instead."
 )
 
 
@@ -109,17 +116,7 @@ class ParquetRows:
     found = columns_lib.to_batch(
       pa.concat_tables(tables).take(pa.array(order, pa.int64()))
     )
-    arrays = []
-    bad: columns_lib.BadValues = {}
-    for field in self._wanted:
-      if field.name in self.column_names:
-        array, bad_values = columns_lib.cast_column(
-          found.column(field.name), field.type, field.name
-        )
-        bad |= bad_values
-      else:
-        array = pa.nulls(len(positions), field.type)
-      arrays.append(array)
+    arrays, bad = columns_lib.cast_batch(found, self._wanted)
     return pa.RecordBatch.from_arrays(arrays, schema=self._wanted), bad
 
   def iter_status(
@@ -184,12 +181,27 @@ class ParquetRows:
     return column
 
 
-def check_columns(schema: pa.Schema, where: str) -> None:
+def explain_status(status: str, message: str) -> tuple[str, str]:
+  """Returns why a row has no image: the reason for skipping it, and a detail.
+
+  Args:
+    status: the row's `status`, not `SUCCESS`.
+    message: its `error_message`.
+  """
+  if status in _FAILURES:
+    return status, message
+  return UNKNOWN_STATUS, f"status '{status}': {message}"
+
+
+def check_columns(
+  schema: pa.Schema, where: str, to_do: str = _PUT_BACK
+) -> None:
   """Checks that a parquet has the columns every img2dataset version writes.
 
   Args:
     schema: the parquet's schema.
     where: the file, for the error.
+    to_do: what the user can do about it.
 
   Raises:
     errors.SourceError: a required column is missing, or a column is there
@@ -202,14 +214,10 @@ def check_columns(schema: pa.Schema, where: str) -> None:
       where=where,
       expected=f"img2dataset's output, with {', '.join(REQUIRED_COLUMNS)}",
       found=f"columns {', '.join(schema.names) or '(none)'}",
-      to_do=(
-        "Put back the parquet that img2dataset wrote beside the tar (a list"
-        " of URLs that was its input has other columns), or remove this"
-        " one: the tar's .json members are then read instead."
-      ),
+      to_do=to_do,
     )
     raise errors.SourceError(str(problem))
-  parquet_files.check_unique_columns(schema, where, _TO_DO)
+  parquet_files.check_unique_columns(schema, where, to_do)
 
 
 def check_file(path: epath.Path) -> None:

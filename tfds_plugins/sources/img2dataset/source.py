@@ -2,20 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
 import json
+from typing import NamedTuple
 
 from etils import epath
+import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
+from tfds_plugins.sources.img2dataset import files
+from tfds_plugins.sources.img2dataset import image_parquet
 from tfds_plugins.sources.img2dataset import listing as listing_lib
 from tfds_plugins.sources.img2dataset import parquet_rows
-from tfds_plugins.sources.img2dataset import samples
+from tfds_plugins.sources.img2dataset import tfrecord
+from tfds_plugins.sources.img2dataset import webdataset
+from tfds_plugins.sources.img2dataset.shards import Format
+from tfds_plugins.sources.img2dataset.shards import ImageShard
 from tfds_plugins.sources.rows import Source
+from tfds_plugins.sources.rows import SourceBatch
+from tfds_plugins.sources.rows import SourceSlice
 
 _NUM_CHECKING_THREADS = 16
+
+
+class _Reader(NamedTuple):
+  """How a format is read.
+
+  Attributes:
+    check: looks at the start of a shard, and completes what is known of it.
+    iter_batches: yields the rows of a slice.
+  """
+
+  check: Callable[[ImageShard], ImageShard]
+  iter_batches: Callable[
+    [SourceSlice[ImageShard], pa.Schema], Iterator[SourceBatch]
+  ]
+
+
+_READERS = {
+  Format.WEBDATASET: _Reader(webdataset.check, webdataset.iter_batches),
+  Format.FILES: _Reader(files.check, files.iter_batches),
+  Format.PARQUET: _Reader(image_parquet.check, image_parquet.iter_batches),
+  Format.TFRECORD: _Reader(tfrecord.check, tfrecord.iter_batches),
+}
+
+
+def iter_batches(
+  source_slice: SourceSlice[ImageShard], wanted: pa.Schema
+) -> Iterator[SourceBatch]:
+  """Yields the rows of a slice, in the order of the shard.
+
+  Args:
+    source_slice: a part of a shard of any format.
+    wanted: names and types of the metadata columns.
+
+  Yields:
+    Batches with the columns `key`, `image` and the wanted ones.
+
+  Raises:
+    errors.SourceError: the shard is not what img2dataset writes.
+  """
+  reader = _READERS[source_slice.shard.format]
+  return reader.iter_batches(source_slice, wanted)
 
 
 def check_source(listing: listing_lib.Listing) -> Source:
@@ -28,16 +80,17 @@ def check_source(listing: listing_lib.Listing) -> Source:
     The source.
 
   Raises:
-    errors.SourceError: some are no tars, or their parquets are unusable; all
-      of them are named.
+    errors.SourceError: some are not what they seem, or their parquets are
+      unusable; all of them are named.
   """
   with concurrent.futures.ThreadPoolExecutor(_NUM_CHECKING_THREADS) as pool:
-    found = list(pool.map(_list_problems, listing.shards))
-  problems = [problem for of_shard in found for problem in of_shard]
+    checked = list(pool.map(_check_shard, listing.shards))
+  problems = [problem for _, found in checked for problem in found]
   if problems:
     raise errors.SourceError(errors.describe(problems))
+  shards = [shard for shard, _ in checked]
   notes = []
-  nested = [shard.name for shard in listing.shards if "/" in shard.name]
+  nested = [shard.name for shard in shards if "/" in shard.name]
   if nested:
     parents = list(dict.fromkeys(name.split("/")[0] for name in nested))
     notes.append(
@@ -49,24 +102,22 @@ def check_source(listing: listing_lib.Listing) -> Source:
       " _stats.json: img2dataset is still writing them, or was stopped"
       f" ({folders.shorten(listing.unfinished)})."
     )
-  if listing.without_tar:
+  if listing.without_images:
     notes.append(
-      f"{len(listing.without_tar):,} shards have metadata but no tar, and were"
-      f" left out ({folders.shorten(listing.without_tar)})."
+      f"{len(listing.without_images):,} shards have metadata but no images, and"
+      f" were left out ({folders.shorten(listing.without_images)})."
     )
   notes += _note_missing_parquets(listing.shards)
-  return Source(
-    source_dir=str(listing.source_dir), shards=listing.shards, notes=notes
-  )
+  return Source(source_dir=str(listing.source_dir), shards=shards, notes=notes)
 
 
-def _list_problems(
-  shard: listing_lib.TarShard,
-) -> list[errors.Problem | str]:
-  """Returns what is wrong with the start of a tar and its parquet's footer."""
-  problems = []
+def _check_shard(
+  shard: ImageShard,
+) -> tuple[ImageShard, list[errors.Problem | str]]:
+  """Returns a shard, and what is wrong with its start or its parquet's footer."""
+  problems: list[errors.Problem | str] = []
   try:
-    samples.check_tar(epath.Path(shard.tar_path))
+    shard = _READERS[shard.format].check(shard)
   except errors.SourceError as e:
     problems.append(str(e))
   if shard.parquet_path:
@@ -74,27 +125,33 @@ def _list_problems(
       parquet_rows.check_file(epath.Path(shard.parquet_path))
     except errors.SourceError as e:
       problems.append(str(e))
-  return problems
+  return shard, problems
 
 
-def _note_missing_parquets(
-  shards: Sequence[listing_lib.TarShard],
-) -> list[str]:
+def _note_missing_parquets(shards: Sequence[ImageShard]) -> list[str]:
   """Says how many failed rows cannot be listed for want of a parquet."""
-  lacking = [shard for shard in shards if not shard.parquet_path]
+  lacking = [
+    shard
+    for shard in shards
+    if not shard.parquet_path and shard.format is not Format.PARQUET
+  ]
   if not lacking:
     return []
   num_failed = 0
   for shard in lacking:
-    tar_path = epath.Path(shard.tar_path)
-    stats_path = tar_path.with_name(f"{tar_path.stem}_stats.json")
+    path = epath.Path(shard.path)
+    stem = shard.name.rpartition("/")[2]
     try:
-      stats = json.loads(stats_path.read_text())
+      stats = json.loads(path.with_name(f"{stem}_stats.json").read_text())
       num_failed += int(stats["count"]) - int(stats["successes"])
     except (OSError, ValueError, KeyError, TypeError):
-      continue  # An old version, or a file by someone else.
+      # An old version, a file by someone else, or a shard of another name.
+      counted = "of unknown number"
+      break
+  else:
+    counted = f"{num_failed:,} by the _stats.json files"
   return [
     f"{len(lacking):,} shards have no parquet: the rows whose download failed"
-    f" ({num_failed:,} by the _stats.json files) are not in the counts"
+    f" ({counted}) are not in the counts"
     f" ({folders.shorten([shard.name for shard in lacking])})."
   ]

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from tfds_plugins.sources import rows
+
 BLOCK_BYTES = 512
 WINDOW_BYTES = 4 << 20
 _MAGIC = np.frombuffer(b"ustar", np.uint8)
@@ -45,8 +47,8 @@ class End(enum.Enum):
   """
 
   MARKER = "complete"
-  TRUNCATED = "truncated_tar"
-  CORRUPT = "corrupt_tar"
+  TRUNCATED = rows.TRUNCATED_SHARD
+  CORRUPT = rows.CORRUPT_SHARD
 
 
 @dataclasses.dataclass(slots=True)

@@ -1,0 +1,173 @@
+"""Reads TFRecord files a few megabytes at a time, and says where they break off.
+
+Format: tensorflow/tensorflow, `tensorflow/core/lib/io/record_writer.h`: length
+(uint64), its checksum, the record, its checksum; all little-endian.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+import dataclasses
+import struct
+from typing import Any
+
+import numpy as np
+
+from tfds_plugins.sources import masked_crc
+from tfds_plugins.sources.img2dataset import samples
+from tfds_plugins.sources.rows import CORRUPT_SHARD
+from tfds_plugins.sources.rows import TRUNCATED_SHARD
+
+HEAD = struct.Struct("<QI")
+_FOOT = struct.Struct("<I")
+_WINDOW_BYTES = 4 << 20
+# A record is an image and its metadata.
+_MAX_RECORD_BYTES = samples.MAX_IMAGE_BYTES + (16 << 20)
+
+
+@dataclasses.dataclass(slots=True)
+class Record:
+  """One record of a file.
+
+  Attributes:
+    position: the byte at which its length starts.
+    size_bytes: its size.
+    window: the part of the file that it lies in; None if it was not read,
+      because it is too large, or differs from its checksum.
+    start: where in `window` it starts.
+  """
+
+  position: int
+  size_bytes: int
+  window: bytes | None = None
+  start: int = 0
+
+  @property
+  def stop(self) -> int:
+    """Where in `window` it ends."""
+    return self.start + self.size_bytes
+
+  @property
+  def is_large(self) -> bool:
+    """Whether it is too large to be read."""
+    return self.size_bytes > _MAX_RECORD_BYTES
+
+
+def parse_head(head: bytes) -> int | None:
+  """Returns the length of a record, or None if this is no head.
+
+  Args:
+    head: the first 12 bytes of a record, maybe fewer.
+  """
+  if len(head) < HEAD.size:
+    return None
+  length, checksum = HEAD.unpack(head)
+  return length if masked_crc.compute_of_length(length) == checksum else None
+
+
+class RecordReader:
+  """Walks a file.
+
+  Attributes:
+    damage: how the file ended if not well: reason and detail.
+  """
+
+  def __init__(self, file: Any, size_bytes: int):
+    """Starts at the first byte.
+
+    Args:
+      file: a binary file that can seek.
+      size_bytes: the size of the file.
+    """
+    self.damage: tuple[str, str] | None = None
+    self._file = file
+    self._size_bytes = size_bytes
+
+  def iter_windows(self, start: int, stop: int) -> Iterator[list[Record]]:
+    """Yields the records that start in a part of the file.
+
+    Args:
+      start: the first byte of the part; records before it are passed over.
+      stop: the byte behind the part.
+    """
+    position = self._pass_over(start)
+    self._file.seek(position)
+    window, base = b"", position  # What was read, and where it starts.
+    num_wanted = 0
+    while position < stop and not self.damage:
+      more = self._file.read(max(_WINDOW_BYTES, num_wanted))
+      if not more:  # The file has become shorter.
+        self._stop(TRUNCATED_SHARD, position)
+        return
+      window, base = window[position - base :] + more, position
+      records, position, num_wanted = self._parse_window(window, base, stop)
+      if position - base > len(window):  # A large record is passed over.
+        self._file.seek(position)
+        window, base = b"", position
+      if records:
+        yield records
+
+  def _pass_over(self, start: int) -> int:
+    """Returns where the first record from `start` on starts."""
+    position = 0
+    while position < start and not self.damage:
+      self._file.seek(position)
+      length = self._parse(self._file.read(HEAD.size), position)
+      if length is not None:
+        position += HEAD.size + length + _FOOT.size
+    return position
+
+  def _parse_window(
+    self, window: bytes, base: int, stop: int
+  ) -> tuple[list[Record], int, int]:
+    """Parses the complete records of a window.
+
+    Returns:
+      The records, where the next one starts in the file, and how many bytes of
+      it are missing.
+    """
+    records: list[Record] = []
+    content = np.frombuffer(window, np.uint8)
+    position = base
+    while position < stop:
+      first = position - base + HEAD.size
+      if first > len(window) and base + first <= self._size_bytes:
+        return records, position, first - len(window)
+      length = self._parse(window[first - HEAD.size : first], position)
+      if length is None:
+        break
+      last = first + length
+      end = last + _FOOT.size
+      if length > _MAX_RECORD_BYTES:
+        records.append(Record(position, length))
+      elif end > len(window):
+        return records, position, end - len(window)
+      else:
+        (checksum,) = _FOOT.unpack_from(window, last)
+        is_good = masked_crc.compute(content[first:last]) == checksum
+        records.append(
+          Record(position, length, window if is_good else None, first)
+        )
+      position = base + end
+      if end > len(window):
+        break
+    return records, position, 0
+
+  def _parse(self, head: bytes, position: int) -> int | None:
+    """Returns the length of the record at a position, or notes the damage."""
+    length = parse_head(head)
+    if length is None and len(head) == HEAD.size:
+      self._stop(CORRUPT_SHARD, position)
+    elif (
+      length is None
+      or position + HEAD.size + length + _FOOT.size > self._size_bytes
+    ):
+      self._stop(TRUNCATED_SHARD, position)
+      length = None
+    return length
+
+  def _stop(self, reason: str, position: int) -> None:
+    self.damage = (
+      reason,
+      f"the file cannot be read from byte {position:,} on",
+    )
