@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import splits as splits_lib
 from tensorflow_datasets.core import utils
 
+from tfds_plugins import errors
 from tfds_plugins.conversion import executors
 from tfds_plugins.conversion import feature_specs
 from tfds_plugins.conversion import finalize
@@ -95,6 +96,11 @@ class ConversionBuilder(
     """The table of published files, which TFDS looks for beside the module."""
     return published.find_checksums(cls.name)
 
+  @property
+  def _has_published_files(self) -> bool:
+    """Whether there is a table of the files that the config is made of."""
+    return False
+
   @abc.abstractmethod
   def _find_sources(
     self,
@@ -104,8 +110,8 @@ class ConversionBuilder(
     """Returns the source of each split.
 
     Args:
-      dl_manager: downloads what is published; `get_manual_dir` has the folder
-        that the user named.
+      dl_manager: downloads what is published; `manual_dir.py` finds what
+        the user has.
       download_config: what the user asked for.
 
     Raises:
@@ -124,6 +130,12 @@ class ConversionBuilder(
   ) -> None:
     """Converts the source into the folder that TFDS has made for it."""
     config = download_config or tfds.download.DownloadConfig()
+    if self._options.verify_manual_files and not self._has_published_files:
+      raise errors.OptionError(
+        "verify_manual_files: there is no table of published files of"
+        f" {self.info.full_name} to compare yours with. There is one of"
+        " laion400m/embeddings."
+      )
     record_files.check_format(self._format_name)
     check_download_config(config)
     if config.beam_runner is not None or config.beam_options is not None:
@@ -229,15 +241,3 @@ def _note_limit(max_examples: int | None) -> list[str]:
   if max_examples is None:
     return []
   return [f"only the first {max_examples:,} examples were asked for."]
-
-
-def get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
-  """Returns the folder that the user named, even if it is missing or empty.
-
-  TFDS raises a bare AssertionError then, or NotADirectoryError for a file; the
-  search for the source has more to say.
-  """
-  try:
-    return epath.Path(dl_manager.manual_dir)
-  except (AssertionError, OSError):
-    return epath.Path(dl_manager._manual_dir or "")  # pylint: disable=protected-access

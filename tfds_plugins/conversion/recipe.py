@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
@@ -26,6 +27,10 @@ class Recipe:
       column without nulls for every feature. A function of a module.
     has_images: whether batches have images to be made uniform.
     specs: how the features are stored.
+    find_bad_rows: returns the rows of a batch, before it is mapped, that cannot
+      be examples: by row number the reason for skipping it, and a detail. A
+      function of a module, or None.
+    stand_ins: columns of which it is enough that a source has one.
   """
 
   columns: pa.Schema
@@ -33,3 +38,7 @@ class Recipe:
   map_batch: Callable[[pa.RecordBatch], pa.RecordBatch]
   has_images: bool
   specs: Sequence[tf_example.FeatureSpec]
+  find_bad_rows: (
+    Callable[[pa.RecordBatch], Mapping[int, tuple[str, str]]] | None
+  ) = None
+  stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)

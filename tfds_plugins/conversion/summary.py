@@ -50,15 +50,7 @@ def summarize(
   lines += [f"  {count:>19,}  {reason}" for reason, count in skipped.items()]
   if num_skipped:
     lines.append(f"  Every skipped row is in {receipts_lib.LEDGER_FILENAME}.")
-  missing: collections.Counter[str] = collections.Counter()
-  for receipt in receipts:
-    missing.update(receipt.missing_columns)
-  for column, count in sorted(missing.items()):
-    lines.append(
-      f"  Note: the source has no column '{column}' in {count:,} of"
-      f" {len(receipts):,} shards; its feature has the value that stands for"
-      " a missing one."
-    )
+  lines += _list_missing_columns(receipts)
   damaged = [
     part.shard.name
     for receipt in receipts
@@ -74,3 +66,21 @@ def summarize(
     )
   lines += [f"  Note: {note}" for note in notes]
   return "\n".join(lines)
+
+
+def _list_missing_columns(
+  receipts: Sequence[receipts_lib.ShardReceipt],
+) -> list[str]:
+  """Names the columns that the source does not have, each once."""
+  num_lacking: collections.Counter[str] = collections.Counter()
+  for receipt in receipts:
+    num_lacking.update(receipt.missing_columns)
+  names: dict[int, list[str]] = {}
+  for column, count in sorted(num_lacking.items()):
+    names.setdefault(count, []).append(f"'{column}'")
+  return [
+    f"  Note: the source has no column {', '.join(columns)} in {count:,} of"
+    f" {len(receipts):,} shards; there, features have the value that stands for"
+    " a missing one."
+    for count, columns in sorted(names.items())
+  ]

@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+from typing import Any
+from typing import cast
 import uuid
 
 from etils import epath
+import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.conversion import receipts
@@ -18,6 +21,7 @@ from tfds_plugins.encoding import images
 from tfds_plugins.encoding import record_files
 from tfds_plugins.encoding import tf_example
 from tfds_plugins.encoding.records import Records
+from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
@@ -142,7 +146,10 @@ class _Converter:
     skipped = list(batch.skipped)
     num_rows = batch.num_rows
     if rows.num_rows:
-      self._missing_columns.update(batch.missing_columns)
+      self._missing_columns |= self._find_missing(batch)
+    if self._task.recipe.find_bad_rows is not None:
+      rows, rejected = self._reject_bad_rows(rows, name)
+      skipped += rejected
     if self._task.recipe.has_images:
       rows, rejected = images.make_uniform(rows, self._normalizer, name)
       skipped += rejected
@@ -157,6 +164,33 @@ class _Converter:
       self._num_examples += len(records)
       self._num_bytes += records.num_bytes
       yield records
+
+  def _find_missing(self, batch: SourceBatch) -> set[str]:
+    """Returns the columns whose features have no values in this batch."""
+    missing = set(batch.missing_columns)
+    for column, stand_in in self._task.recipe.stand_ins.items():
+      if {column, stand_in} <= missing:
+        missing.remove(stand_in)
+      else:
+        missing -= {column, stand_in}
+    return missing
+
+  def _reject_bad_rows(
+    self, rows: pa.RecordBatch, name: str
+  ) -> tuple[pa.RecordBatch, list[SkippedRow]]:
+    find_bad_rows = cast(Any, self._task.recipe.find_bad_rows)
+    bad = find_bad_rows(rows)
+    if not bad:
+      return rows, []
+    keys = rows.column(KEY_COLUMN)
+    skipped = [
+      SkippedRow(
+        source_shard=name, key=keys[i].as_py(), reason=reason, detail=detail
+      )
+      for i, (reason, detail) in sorted(bad.items())
+    ]
+    is_good = pa.array([i not in bad for i in range(rows.num_rows)])
+    return rows.filter(is_good), skipped
 
   def _add_skipped(self, skipped: Sequence[SkippedRow]) -> None:
     self._skipped.update(row.reason for row in skipped)

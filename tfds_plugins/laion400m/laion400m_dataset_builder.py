@@ -16,10 +16,9 @@ import pyarrow.compute as pc
 import tensorflow_datasets as tfds
 
 from tfds_plugins import errors
-from tfds_plugins import registration
+from tfds_plugins.conversion import manual_dir as manual_dir_lib
 from tfds_plugins.conversion import published
 from tfds_plugins.conversion.builder import ConversionBuilder
-from tfds_plugins.conversion.builder import get_manual_dir
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import images
 from tfds_plugins.encoding import tf_example
@@ -30,7 +29,6 @@ from tfds_plugins.sources import folders
 from tfds_plugins.sources.clip_retrieval import embeddings
 from tfds_plugins.sources.clip_retrieval import partition_check
 from tfds_plugins.sources.clip_retrieval import partitions
-from tfds_plugins.sources.img2dataset import listing
 from tfds_plugins.sources.img2dataset import source as img2dataset
 from tfds_plugins.sources.rows import Source
 
@@ -123,7 +121,8 @@ img2dataset.
 
 The shards (00000.tar, 00000.parquet, 00000_stats.json, ...) are looked for in
 MANUAL_DIR/laion400m/images, MANUAL_DIR/images, MANUAL_DIR/laion400m and
-MANUAL_DIR, in this order, and in the folders directly below.
+MANUAL_DIR, in this order, and in the folders directly below. img2dataset's
+output formats files, parquet and tfrecord are read as well.
 
 Config `embeddings`. The published files (img_emb_0.npy, text_emb_0.npy,
 metadata_0.parquet, ...), or those that clip-retrieval wrote (`clip inference`),
@@ -141,6 +140,10 @@ the published files are downloaded.
   def _table(self) -> Mapping[str, Any]:
     """The table of published files: URL -> size, checksum, file name."""
     return self.url_infos or {}
+
+  @property
+  def _has_published_files(self) -> bool:
+    return self._config.embedding_dim is not None
 
   def _info(self) -> tfds.core.DatasetInfo:
     dim = self._config.embedding_dim
@@ -160,19 +163,7 @@ the published files are downloaded.
     dim = self._config.embedding_dim
     if dim is not None:
       return {"train": self._find_embeddings(dl_manager, download_config, dim)}
-    if self._options.verify_manual_files:
-      raise errors.OptionError(
-        "verify_manual_files: a download of images is your own; there are no"
-        " published files to compare it with. It is for laion400m/embeddings."
-      )
-    found = listing.find_shards(
-      get_manual_dir(dl_manager),
-      dataset=self.name,
-      config=self._config.name,
-      other_datasets=set(registration.DATASETS) - {self.name},
-      instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
-    )
-    return {"train": img2dataset.check_source(found)}
+    return {"train": manual_dir_lib.find_images(self, dl_manager)}
 
   def _find_embeddings(
     self,
@@ -181,7 +172,7 @@ the published files are downloaded.
     dim: int,
   ) -> Source:
     """Takes the user's files, or else downloads the published ones."""
-    manual_dir = get_manual_dir(dl_manager)
+    manual_dir = manual_dir_lib.get_manual_dir(dl_manager)
     found = None
     if download_config.manual_dir or manual_dir.is_dir():
       candidates = folders.list_candidate_dirs(

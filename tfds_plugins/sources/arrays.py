@@ -70,6 +70,16 @@ def fill_null(column: pa.Array, value: str | float) -> pa.Array:
   return pc.coalesce(column, filled.cast(column.type)[0])
 
 
+def fill_null_lists(column: pa.Array) -> pa.Array:
+  """Replaces null lists by empty ones."""
+  if not column.null_count:
+    return column
+  lengths = fill_null(pc.list_value_length(column), 0)
+  offsets = np.zeros(len(column) + 1, np.int32)
+  np.cumsum(to_numpy(lengths), out=offsets[1:])
+  return pa.ListArray.from_arrays(from_numpy(offsets), column.flatten())
+
+
 def from_fixed_size(data: Any, size_bytes: int) -> pa.Array:
   """Makes a binary column of values of one size, without copying them.
 

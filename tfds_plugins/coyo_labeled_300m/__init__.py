@@ -1,0 +1,1 @@
+"""COYO-Labeled-300M: images and their classes."""

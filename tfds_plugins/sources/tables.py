@@ -1,0 +1,232 @@
+"""Published metadata as the source of a conversion: a folder of parquets.
+
+A row has everything that its example needs. Kakao Brain's metadata is
+published like this (huggingface.co/datasets/kakaobrain/coyo-700m and
+coyo-labeled-300m): files `data/part-00000-*.snappy.parquet`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from collections.abc import Iterator
+from collections.abc import Sequence
+import concurrent.futures
+import dataclasses
+
+from etils import epath
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfds_plugins import errors
+from tfds_plugins.sources import arrays
+from tfds_plugins.sources import columns as columns_lib
+from tfds_plugins.sources import folders
+from tfds_plugins.sources import parquet_files
+from tfds_plugins.sources.rows import BAD_METADATA
+from tfds_plugins.sources.rows import KEY_COLUMN
+from tfds_plugins.sources.rows import SkippedRow
+from tfds_plugins.sources.rows import Source
+from tfds_plugins.sources.rows import SourceBatch
+from tfds_plugins.sources.rows import SourceShard
+from tfds_plugins.sources.rows import SourceSlice
+
+_SUFFIX = ".parquet"
+# Where Hugging Face's repositories have their files.
+_DATA_DIR = "data"
+_EXPECTED = "the published parquets, part-00000-*.snappy.parquet, ..."
+_TO_DO = "Download the file again, or remove it."
+# img2dataset's output, which has been made of these files, has this column.
+_DOWNLOAD_COLUMN = "status"
+_BATCH_ROWS = 2048
+_NUM_CHECKING_THREADS = 16
+# What a value takes in a record beside its bytes and its name.
+_VALUE_BYTES = 12
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TableShard(SourceShard):
+  """One parquet of metadata; positions are rows.
+
+  Attributes:
+    path: the file.
+  """
+
+  path: str
+
+
+def find_source(
+  manual_dir: epath.Path,
+  *,
+  dataset: str,
+  config: str,
+  wanted: pa.Schema,
+  required: Collection[str],
+  instructions: str,
+) -> Source:
+  """Finds the parquets in the first candidate folder that has any.
+
+  Args:
+    manual_dir: the folder that the user named.
+    dataset: name of the dataset, a possible sub-folder.
+    config: name of the builder config, a possible sub-folder.
+    wanted: names and types of the columns that the dataset has.
+    required: names of columns without which a file is another one.
+    instructions: how to get the data, for the error.
+
+  Returns:
+    The source, files in the order of their numbers.
+
+  Raises:
+    errors.ManualDirError: there is no folder, or none with a parquet.
+    errors.SourceError: files are damaged, or hold something else; all of them
+      are named.
+  """
+  candidates = folders.list_candidate_dirs(
+    manual_dir, dataset, [config], expected=_EXPECTED, instructions=instructions
+  )
+  for folder in candidates:
+    for place in (folder, folder / _DATA_DIR):
+      paths = _list_parquets(place)
+      if paths and not _is_download(paths[0]):
+        shards = _check_files(paths, wanted, required)
+        return Source(source_dir=str(place), shards=shards, notes=[])
+  found = "; ".join(
+    f"in {path}: {folders.shorten(names) if names else 'nothing'}"
+    for path in candidates
+    for names in [sorted(child.name for child in path.iterdir())]
+  )
+  problem = errors.Problem(
+    what="No parquet of metadata was found.",
+    where=", ".join(map(str, candidates)),
+    expected=f"{_EXPECTED}, there or in a folder {_DATA_DIR} below",
+    found=found,
+    to_do=f"Fetch the data like this:\n{instructions}",
+  )
+  raise errors.ManualDirError(str(problem))
+
+
+def iter_batches(
+  source_slice: SourceSlice[TableShard], wanted: pa.Schema
+) -> Iterator[SourceBatch]:
+  """Yields the rows of a slice in their order.
+
+  Args:
+    source_slice: some rows of a file.
+    wanted: names and types of the columns.
+
+  Yields:
+    Batches with the columns `key` (string, the number of the row in its file)
+    and the wanted ones.
+
+  Raises:
+    errors.SourceError: the file is damaged behind its footer.
+  """
+  shard = source_slice.shard
+  start = source_slice.start
+  for found in parquet_files.iter_rows(
+    epath.Path(shard.path),
+    start,
+    source_slice.stop,
+    wanted.names,
+    batch_rows=_BATCH_ROWS,
+    to_do=_TO_DO,
+  ):
+    num_rows = found.num_rows
+    columns, bad = columns_lib.cast_batch(found, wanted)
+    keys = arrays.from_numpy(np.arange(start, start + num_rows))
+    rows = pa.RecordBatch.from_arrays(
+      [keys.cast(pa.string()), *columns], names=[KEY_COLUMN, *wanted.names]
+    )
+    if bad:
+      rows = rows.filter(pa.array([i not in bad for i in range(num_rows)]))
+    yield SourceBatch(
+      rows=rows,
+      skipped=[
+        SkippedRow(
+          source_shard=shard.name,
+          key=str(start + i),
+          reason=BAD_METADATA,
+          detail=detail,
+        )
+        for i, detail in sorted(bad.items())
+      ],
+      num_rows=num_rows,
+      missing_columns=[n for n in wanted.names if n not in found.schema.names],
+    )
+    start += num_rows
+
+
+def _list_parquets(folder: epath.Path) -> list[epath.Path]:
+  if not folder.is_dir():
+    return []
+  paths = [
+    path
+    for path in folder.iterdir()
+    if path.name.endswith(_SUFFIX) and not path.name.startswith((".", "_"))
+  ]
+  return sorted(paths, key=lambda path: folders.natural_key(path.name))
+
+
+def _is_download(path: epath.Path) -> bool:
+  """Whether a parquet is img2dataset's output."""
+  try:
+    with parquet_files.reading(str(path), _TO_DO), path.open("rb") as f:
+      return _DOWNLOAD_COLUMN in pq.read_schema(f).names
+  except errors.SourceError:
+    return False  # Its damage is told when all files are checked.
+
+
+def _check_files(
+  paths: Sequence[epath.Path], wanted: pa.Schema, required: Collection[str]
+) -> list[TableShard]:
+  """Looks at the footers of all files."""
+
+  def check(path: epath.Path) -> TableShard | str:
+    try:
+      return _check_file(path, wanted, required)
+    except errors.SourceError as e:
+      return str(e)
+
+  with concurrent.futures.ThreadPoolExecutor(_NUM_CHECKING_THREADS) as pool:
+    checked = list(pool.map(check, paths))
+  problems: list[errors.Problem | str] = [
+    found for found in checked if isinstance(found, str)
+  ]
+  if problems:
+    raise errors.SourceError(errors.describe(problems))
+  return [found for found in checked if isinstance(found, TableShard)]
+
+
+def _check_file(
+  path: epath.Path, wanted: pa.Schema, required: Collection[str]
+) -> TableShard:
+  with parquet_files.reading(str(path), _TO_DO), path.open("rb") as f:
+    file = pq.ParquetFile(f)
+    schema, metadata = file.schema_arrow, file.metadata
+  missing = sorted(set(required) - set(schema.names))
+  if missing:
+    problem = errors.Problem(
+      what=f"The parquet has no column {', '.join(missing)}.",
+      where=str(path),
+      expected=f"published metadata, with {', '.join(wanted.names)}",
+      found=f"columns {', '.join(schema.names) or '(none)'}",
+      to_do="Keep the files of other datasets in other folders.",
+    )
+    raise errors.SourceError(str(problem))
+  parquet_files.check_unique_columns(schema, str(path), _TO_DO)
+  size_bytes = metadata.num_rows * sum(
+    len(name) + _VALUE_BYTES for name in wanted.names
+  )
+  for i in range(metadata.num_row_groups):
+    group = metadata.row_group(i)
+    for j in range(group.num_columns):
+      column = group.column(j)
+      if column.path_in_schema.partition(".")[0] in wanted.names:
+        size_bytes += column.total_uncompressed_size
+  return TableShard(
+    name=path.name.removesuffix(_SUFFIX),
+    length=metadata.num_rows,
+    size_bytes=size_bytes,
+    path=str(path),
+  )
