@@ -68,12 +68,19 @@ benchmark: $(VENV)/.installed-benchmark | $(CORPUS) $(PARTITIONS) $(LARGE_PARTIT
 	$(BIN)/python benchmarks/laion400m_embeddings.py $(LARGE_PARTITION) \
 	    --only "build: ours" "build: ours, 1 process" "build: cp"
 
+# img2dataset and tensorflow-io, with which it writes TFRecord, run on Python 3.10
+# to 3.12.
 fixtures:
 	$(PYTHON) -m venv .venv-img2dataset
-	.venv-img2dataset/bin/python -m pip install --quiet img2dataset pillow
+	.venv-img2dataset/bin/python -m pip install --quiet img2dataset pillow \
+	    tensorflow tensorflow-io
 	.venv-img2dataset/bin/python -m pip install --quiet --no-deps clip-retrieval
 	.venv-img2dataset/bin/python dummy_data/laion400m/make_images.py
 	.venv-img2dataset/bin/python dummy_data/laion400m/make_embeddings.py
+	.venv-img2dataset/bin/python dummy_data/coyo_700m/make_metadata.py
+	.venv-img2dataset/bin/python dummy_data/coyo_700m/make_images.py
+	.venv-img2dataset/bin/python dummy_data/coyo_labeled_300m/make_labels.py
+	.venv-img2dataset/bin/python dummy_data/coyo_labeled_300m/make_images.py
 
 clean:
 	rm -rf $(VENV) .venv-lowest .venv-img2dataset build

@@ -111,13 +111,20 @@ def serve(answer: Callable[[str], Response], *, port: int = 0) -> Iterator[str]:
 
 
 def run(
-  table: Mapping[str, Any], output_dir: pathlib.Path, **options: Any
+  table: Mapping[str, Any],
+  output_dir: pathlib.Path,
+  *,
+  url_col: str = "URL",
+  caption_col: str | None = "TEXT",
+  **options: Any,
 ) -> None:
-  """Downloads `table["URL"]` with img2dataset.
+  """Downloads `table[url_col]` with img2dataset.
 
   Args:
-    table: columns of the list of URLs; `URL`, `TEXT` and any others.
+    table: columns of the list of URLs; lists or Arrow arrays.
     output_dir: where the shards are written.
+    url_col: name of the column of URLs.
+    caption_col: name of the column of captions, if there is one.
     **options: forwarded to `img2dataset.download`.
   """
   import img2dataset  # pylint: disable=g-import-not-at-top
@@ -128,8 +135,8 @@ def run(
     img2dataset.download(
       url_list=str(url_list),
       input_format="parquet",
-      url_col="URL",
-      caption_col="TEXT",
+      url_col=url_col,
+      caption_col=caption_col,
       output_folder=str(output_dir),
       enable_wandb=False,
       retries=0,

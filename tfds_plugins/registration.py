@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 
 # Names of the datasets. Each has a folder, a module and a `Builder` of its own;
 # they are imported when they are asked for.
-DATASETS = ("laion400m",)
+DATASETS = ("laion400m", "coyo_labeled_300m", "coyo_700m")
 
 
 class PluginBuilderProvider(tfds.core.DatasetBuilderProvider):

@@ -229,7 +229,7 @@ def test_images_cannot_be_verified(tmp_path):
   )
   config = tfds.download.DownloadConfig(manual_dir=DUMMY_DATA)
 
-  with pytest.raises(tfds_plugins.OptionError, match="no published files"):
+  with pytest.raises(tfds_plugins.OptionError, match="no table of published"):
     builder.download_and_prepare(download_config=config)
 
 

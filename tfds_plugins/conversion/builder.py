@@ -97,6 +97,11 @@ class ConversionBuilder(
     return published.find_checksums(cls.name)
 
   @property
+  def _config_name(self) -> str:
+    """The name of the builder config; all our datasets have configs."""
+    return self.builder_config.name if self.builder_config else ""
+
+  @property
   def _has_published_files(self) -> bool:
     """Whether there is a table of the files that the config is made of."""
     return False

@@ -47,7 +47,7 @@ def find_images(
   found = listing.find_shards(
     get_manual_dir(dl_manager),
     dataset=builder.name,
-    config=builder.builder_config.name,
+    config=builder._config_name,
     other_datasets=set(registration.DATASETS) - {builder.name},
     instructions=builder.MANUAL_DOWNLOAD_INSTRUCTIONS,
   )
@@ -78,7 +78,7 @@ def find_tables(
   return tables.find_source(
     get_manual_dir(dl_manager),
     dataset=builder.name,
-    config=builder.builder_config.name,
+    config=builder._config_name,
     wanted=wanted,
     required=required,
     instructions=builder.MANUAL_DOWNLOAD_INSTRUCTIONS,

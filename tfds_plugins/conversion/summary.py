@@ -79,7 +79,8 @@ def _list_missing_columns(
   for column, count in sorted(num_lacking.items()):
     names.setdefault(count, []).append(f"'{column}'")
   return [
-    f"  Note: the source has no column {', '.join(columns)} in {count:,} of"
+    f"  Note: the source has no column{'s' * (len(columns) > 1)}"
+    f" {', '.join(columns)} in {count:,} of"
     f" {len(receipts):,} shards; there, features have the value that stands for"
     " a missing one."
     for count, columns in sorted(names.items())

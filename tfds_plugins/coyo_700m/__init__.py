@@ -1,0 +1,1 @@
+"""COYO-700M: images and their alt-texts."""
