@@ -157,7 +157,11 @@ def _make_sample(record: record_reader.Record) -> Sample:
   sample.key = data[slice(*key)]
   sample.row = data, features
   if image is not None:
-    sample.image = memoryview(data)[slice(*image)]
+    size_bytes = image[1] - image[0]
+    if size_bytes > samples_lib.MAX_IMAGE_BYTES:
+      sample.problem = samples_lib.describe_large(size_bytes)
+    else:
+      sample.image = memoryview(data)[slice(*image)]
   return sample
 
 
