@@ -81,7 +81,7 @@ _DOWNLOAD_COLUMNS = pa.schema(
 )
 
 
-class Builder(ConversionBuilder, skip_registration=True):
+class Builder(ConversionBuilder):
   """Builder of COYO-700M."""
 
   VERSION = tfds.core.Version("1.0.0")

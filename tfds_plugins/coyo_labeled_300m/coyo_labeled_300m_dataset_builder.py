@@ -47,7 +47,7 @@ _DOWNLOAD_COLUMNS = pa.schema(
 )
 
 
-class Builder(ConversionBuilder, skip_registration=True):
+class Builder(ConversionBuilder):
   """Builder of COYO-Labeled-300M."""
 
   VERSION = tfds.core.Version("1.0.0")
