@@ -2,10 +2,12 @@
 
 TFDS has no discovery of plugins (4.9.10): a package has to be imported. It does
 ask a list of providers for builder classes (tensorflow/datasets,
-`core/registered.py`). Ours comes first, and knows nothing but our names; the
-classes themselves stay out of TFDS's registry, because `laion400m` is there
+`core/registered.py`). Ours comes first, and knows nothing but our names.
+
+`laion400m` itself stays out of TFDS's registry, because that name is there
 already, and a second registration either fails or makes TFDS drop the datasets
-of the same package (`wit`, `wit_kaggle`).
+of the same package (`wit`, `wit_kaggle`). The others are registered when their
+module is imported.
 """
 
 from __future__ import annotations
