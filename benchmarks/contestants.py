@@ -19,6 +19,9 @@ import time
 
 import psutil
 
+# What a process needs beside what it writes.
+PROCESS_BYTES = 512 << 20
+
 
 @dataclasses.dataclass
 class Result:

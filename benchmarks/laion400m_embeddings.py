@@ -50,7 +50,6 @@ CONTESTANTS = (
   "read: ours, shuffled",
   "read: data_source",
 )
-_PROCESS_BYTES = 512 << 20
 
 # Those that start from a dataset which is there already.
 NEED_PREPARED = {
@@ -278,7 +277,7 @@ def main() -> None:
     dict.fromkeys(args.only, num_examples),
     args,
     args.work_dir or partitions_dir.parent,
-    written_bytes=num_bytes + _PROCESS_BYTES,
+    written_bytes=num_bytes + contestants.PROCESS_BYTES,
   )
   contestants.print_table(
     results,

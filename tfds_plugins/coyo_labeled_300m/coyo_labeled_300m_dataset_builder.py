@@ -229,12 +229,7 @@ def map_images(batch: pa.RecordBatch) -> pa.RecordBatch:
     A column without nulls for each feature.
   """
   columns = {name: batch.column(name) for name in batch.schema.names}
-  columns["width"] = pc.coalesce(
-    columns["original_width"], columns[images.IMAGE_WIDTH_COLUMN]
-  )
-  columns["height"] = pc.coalesce(
-    columns["original_height"], columns[images.IMAGE_HEIGHT_COLUMN]
-  )
+  columns["width"], columns["height"] = images.get_original_size(batch)
   return pa.RecordBatch.from_pydict(
     {"image": columns["image"], **_fill_missing(columns)}
   )

@@ -12,6 +12,7 @@ import itertools
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from tfds_plugins.encoding import decoding
 from tfds_plugins.encoding import jpeg
@@ -186,3 +187,22 @@ def make_uniform(
   )
   batch = batch.append_column(IMAGE_WIDTH_COLUMN, pa.array(widths, pa.int32()))
   return batch, skipped
+
+
+def get_original_size(batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:
+  """Returns the size of the images before img2dataset resized them.
+
+  Args:
+    batch: from `make_uniform`, with `original_width` and `original_height`.
+
+  Returns:
+    Width and height in pixels, int32; where img2dataset does not know them (it
+    was told not to look into images), those of the image that there is.
+  """
+  width = pc.coalesce(
+    batch.column("original_width"), batch.column(IMAGE_WIDTH_COLUMN)
+  )
+  height = pc.coalesce(
+    batch.column("original_height"), batch.column(IMAGE_HEIGHT_COLUMN)
+  )
+  return width, height

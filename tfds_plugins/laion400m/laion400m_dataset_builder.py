@@ -292,16 +292,11 @@ def map_images(batch: pa.RecordBatch) -> pa.RecordBatch:
   Returns:
     A column without nulls for each feature.
   """
+  width, height = images.get_original_size(batch)
   features = {
     "image": batch.column("image"),
-    "original_width": pc.coalesce(
-      batch.column("original_width"),
-      batch.column(images.IMAGE_WIDTH_COLUMN),
-    ),
-    "original_height": pc.coalesce(
-      batch.column("original_height"),
-      batch.column(images.IMAGE_HEIGHT_COLUMN),
-    ),
+    "original_width": width,
+    "original_height": height,
     **_map_metadata(batch),
   }
   return pa.RecordBatch.from_pydict(features)
