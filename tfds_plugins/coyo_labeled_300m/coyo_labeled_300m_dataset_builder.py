@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow_datasets as tfds
 
-from tfds_plugins.conversion import manual_dir
-from tfds_plugins.conversion.builder import ConversionBuilder
-from tfds_plugins.conversion.recipe import Recipe
+from tfds_plugins.conversion import url_list
 from tfds_plugins.coyo_labeled_300m import classes
-from tfds_plugins.encoding import images
-from tfds_plugins.encoding import tf_example
 from tfds_plugins.sources import arrays
-from tfds_plugins.sources import tables
-from tfds_plugins.sources.img2dataset import source as img2dataset
-from tfds_plugins.sources.rows import Source
 
-_HOMEPAGE = "https://github.com/kakaobrain/coyo-dataset/tree/main/subset/COYO-Labeled-300M"
 _MISSING_NUMBER = -1
 
 # A reason for skipping a row.
@@ -40,14 +31,69 @@ _COLUMNS = pa.schema(
     ("height", pa.int32()),
   ]
 )
-# img2dataset keeps these names for the size of the image that it stores.
-_SIZES = {"width": "original_width", "height": "original_height"}
-_DOWNLOAD_COLUMNS = pa.schema(
-  [field.with_name(_SIZES.get(field.name, field.name)) for field in _COLUMNS]
-)
 
 
-class Builder(ConversionBuilder):
+def fill_missing(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
+  """Puts the documented values where there are none.
+
+  Args:
+    columns: the published columns.
+
+  Returns:
+    A column without nulls for each feature.
+  """
+  values = {
+    **dict.fromkeys(("url", "imagehash"), ""),
+    **dict.fromkeys(("id", "width", "height"), _MISSING_NUMBER),
+  }
+  filled = {
+    name: arrays.fill_null(columns[name], value)
+    for name, value in values.items()
+  }
+  for name in ("labels", "label_probs"):
+    filled[name] = arrays.fill_null_lists(columns[name])
+  return filled
+
+
+def find_bad_labels(batch: pa.RecordBatch) -> dict[int, tuple[str, str]]:
+  """Finds rows whose labels cannot be those of an image.
+
+  Args:
+    batch: has `labels` and `label_probs`; a null list is taken for an empty one.
+
+  Returns:
+    The reason for skipping a row, and a detail, by row number.
+  """
+  labels, probs = batch.column("labels"), batch.column("label_probs")
+  lengths = [
+    arrays.to_numpy(arrays.fill_null(pc.list_value_length(column), 0))
+    for column in (labels, probs)
+  ]
+  bad: dict[int, tuple[str, str]] = {}
+  for i in np.flatnonzero(lengths[0] != lengths[1]).tolist():
+    detail = f"{lengths[0][i]} labels with {lengths[1][i]} probabilities"
+    bad[i] = (BAD_LABELS, detail)
+  values = labels.flatten()
+  is_inside = pc.and_(
+    pc.greater_equal(values, 0), pc.less(values, classes.NUM_CLASSES)
+  )
+  outside = pc.or_kleene(pc.is_null(values), pc.invert(is_inside))
+  for parent, value in _list_marked(labels, outside):
+    detail = f"label {value} lies outside 0 to {classes.NUM_CLASSES - 1}"
+    bad.setdefault(parent, (BAD_LABELS, detail))
+  for parent, _ in _list_marked(probs, pc.is_null(probs.flatten())):
+    bad.setdefault(parent, (BAD_LABELS, "a probability is missing"))
+  return bad
+
+
+def _list_marked(column: pa.Array, is_marked: pa.Array) -> list[tuple]:
+  """Returns row number and value of those values of lists that are marked."""
+  rows = pc.list_parent_indices(column).filter(is_marked)
+  values = column.flatten().filter(is_marked)
+  return list(zip(rows.to_pylist(), values.to_pylist()))
+
+
+class Builder(url_list.UrlListBuilder):
   """Builder of COYO-Labeled-300M."""
 
   VERSION = tfds.core.Version("1.0.0")
@@ -91,175 +137,65 @@ looked for in MANUAL_DIR/coyo_labeled_300m/CONFIG, MANUAL_DIR/CONFIG,
 MANUAL_DIR/coyo_labeled_300m and MANUAL_DIR, and in folders directly below.
 """
 
-  @property
-  def _has_images(self) -> bool:
-    return self._config_name == "images"
-
-  def _info(self) -> tfds.core.DatasetInfo:
-    image = {"image": tfds.features.Image(doc="image")}
-    return self.dataset_info_from_configs(
-      features=tfds.features.FeaturesDict(
-        {**_make_features(), **(image if self._has_images else {})}
-      ),
-      supervised_keys=("image", "labels") if self._has_images else None,
-      homepage=_HOMEPAGE,
-    )
-
-  def _find_sources(
-    self,
-    dl_manager: tfds.download.DownloadManager,
-    download_config: tfds.download.DownloadConfig,
-  ) -> Mapping[str, Source]:
-    if self._has_images:
-      return {"train": manual_dir.find_images(self, dl_manager)}
-    source = manual_dir.find_tables(
-      self, dl_manager, _COLUMNS, required=["id", "labels", "label_probs"]
-    )
-    return {"train": source}
-
-  def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
-    return Recipe(
-      columns=_DOWNLOAD_COLUMNS if self._has_images else _COLUMNS,
-      read=img2dataset.iter_batches
-      if self._has_images
-      else tables.iter_batches,
-      map_batch=map_images if self._has_images else map_labels,
-      has_images=self._has_images,
-      specs=specs,
-      find_bad_rows=find_bad_labels,
-    )
-
-
-def _make_features() -> dict[str, tfds.features.FeatureConnector]:
-  """Returns the features that every config has."""
-  return {
-    "id": tfds.features.Scalar(
-      np.int64,
-      doc=(
-        "id of the image in COYO-700M. Missing values default to"
-        f" {_MISSING_NUMBER}"
-      ),
-    ),
-    "url": tfds.features.Text(
-      doc=(
-        "URL of the image, the src attribute of the <img> tag. Missing values"
-        " default to ''"
-      )
-    ),
-    "imagehash": tfds.features.Text(
-      doc=("perceptual hash (pHash) of the image. Missing values default to ''")
-    ),
-    "labels": tfds.features.Sequence(
-      tfds.features.ClassLabel(names=classes.names()),
-      doc=(
-        "the 50 likeliest of ImageNet-21K's classes by EfficientNetV2-XL, the"
-        " likeliest first. Missing values default to none"
-      ),
-    ),
-    "label_probs": tfds.features.Sequence(
-      np.float32,
-      doc=(
-        "the probability of each label, with the precision of a float16."
-        " Missing values default to none"
-      ),
-    ),
-    "width": tfds.features.Scalar(
-      np.int32,
-      doc=(
-        "width of the original image in pixels. Missing values default to"
-        f" {_MISSING_NUMBER}"
-      ),
-    ),
-    "height": tfds.features.Scalar(
-      np.int32,
-      doc=(
-        "height of the original image in pixels. Missing values default to"
-        f" {_MISSING_NUMBER}"
-      ),
-    ),
-  }
-
-
-def find_bad_labels(batch: pa.RecordBatch) -> dict[int, tuple[str, str]]:
-  """Finds rows whose labels cannot be those of an image.
-
-  Args:
-    batch: has `labels` and `label_probs`; a null list is taken for an empty one.
-
-  Returns:
-    The reason for skipping a row, and a detail, by row number.
-  """
-  labels, probs = batch.column("labels"), batch.column("label_probs")
-  lengths = [
-    arrays.to_numpy(arrays.fill_null(pc.list_value_length(column), 0))
-    for column in (labels, probs)
-  ]
-  bad: dict[int, tuple[str, str]] = {}
-  for i in np.flatnonzero(lengths[0] != lengths[1]).tolist():
-    detail = f"{lengths[0][i]} labels with {lengths[1][i]} probabilities"
-    bad[i] = (BAD_LABELS, detail)
-  values = labels.flatten()
-  is_inside = pc.and_(
-    pc.greater_equal(values, 0), pc.less(values, classes.NUM_CLASSES)
+  HOMEPAGE = (
+    "https://github.com/kakaobrain/coyo-dataset/tree/main/subset/"
+    "COYO-Labeled-300M"
   )
-  outside = pc.fill_null(pc.invert(is_inside), True)
-  for parent, value in _list_marked(labels, outside):
-    detail = f"label {value} lies outside 0 to {classes.NUM_CLASSES - 1}"
-    bad.setdefault(parent, (BAD_LABELS, detail))
-  for parent, _ in _list_marked(probs, pc.is_null(probs.flatten())):
-    bad.setdefault(parent, (BAD_LABELS, "a probability is missing"))
-  return bad
-
-
-def _list_marked(column: pa.Array, is_marked: pa.Array) -> list[tuple]:
-  """Returns row number and value of those values of lists that are marked."""
-  rows = pc.list_parent_indices(column).filter(is_marked)
-  values = column.flatten().filter(is_marked)
-  return list(zip(rows.to_pylist(), values.to_pylist()))
-
-
-def map_images(batch: pa.RecordBatch) -> pa.RecordBatch:
-  """Maps img2dataset's columns to the features of config `images`.
-
-  Args:
-    batch: the columns of `_DOWNLOAD_COLUMNS`, with `image`, `image_height` and
-      `image_width`.
-
-  Returns:
-    A column without nulls for each feature.
-  """
-  columns = {name: batch.column(name) for name in batch.schema.names}
-  columns["width"], columns["height"] = images.get_original_size(batch)
-  return pa.RecordBatch.from_pydict(
-    {"image": columns["image"], **_fill_missing(columns)}
+  SUPERVISED_KEYS = ("image", "labels")
+  URL_LIST = url_list.UrlList(
+    columns=_COLUMNS,
+    required=("id", "labels", "label_probs"),
+    fill_missing=fill_missing,
+    find_bad_rows=find_bad_labels,
   )
 
-
-def map_labels(batch: pa.RecordBatch) -> pa.RecordBatch:
-  """Maps the published columns to the features of config `labels`.
-
-  Args:
-    batch: the columns of `_COLUMNS`.
-
-  Returns:
-    A column without nulls for each feature.
-  """
-  columns = {name: batch.column(name) for name in batch.schema.names}
-  return pa.RecordBatch.from_pydict(_fill_missing(columns))
-
-
-def _fill_missing(columns: Mapping[str, pa.Array]) -> dict[str, pa.Array]:
-  """Puts the documented values where there are none."""
-  return {
-    **{
-      name: arrays.fill_null(columns[name], _MISSING_NUMBER)
-      for name in ("id", "width", "height")
-    },
-    **{
-      name: arrays.fill_null(columns[name], "") for name in ("url", "imagehash")
-    },
-    **{
-      name: arrays.fill_null_lists(columns[name])
-      for name in ("labels", "label_probs")
-    },
-  }
+  def _make_features(self) -> dict[str, tfds.features.FeatureConnector]:
+    """Returns the features that every config has."""
+    return {
+      "id": tfds.features.Scalar(
+        np.int64,
+        doc=(
+          "id of the image in COYO-700M. Missing values default to"
+          f" {_MISSING_NUMBER}"
+        ),
+      ),
+      "url": tfds.features.Text(
+        doc=(
+          "URL of the image, the src attribute of the <img> tag. Missing values"
+          " default to ''"
+        )
+      ),
+      "imagehash": tfds.features.Text(
+        doc=(
+          "perceptual hash (pHash) of the image. Missing values default to ''"
+        )
+      ),
+      "labels": tfds.features.Sequence(
+        tfds.features.ClassLabel(names=classes.names()),
+        doc=(
+          "the 50 likeliest of ImageNet-21K's classes by EfficientNetV2-XL, the"
+          " likeliest first. Missing values default to none"
+        ),
+      ),
+      "label_probs": tfds.features.Sequence(
+        np.float32,
+        doc=(
+          "the probability of each label, with the precision of a float16."
+          " Missing values default to none"
+        ),
+      ),
+      "width": tfds.features.Scalar(
+        np.int32,
+        doc=(
+          "width of the original image in pixels. Missing values default to"
+          f" {_MISSING_NUMBER}"
+        ),
+      ),
+      "height": tfds.features.Scalar(
+        np.int32,
+        doc=(
+          "height of the original image in pixels. Missing values default to"
+          f" {_MISSING_NUMBER}"
+        ),
+      ),
+    }
