@@ -34,21 +34,19 @@ class MessageError(ValueError):
   """The bytes are no `tf.train.Example`."""
 
 
-def find_features(data: bytes, span: Span) -> dict[bytes, Span]:
-  """Returns where each feature of an Example lies.
+def iter_features(data: memoryview) -> Iterator[tuple[bytes, Span]]:
+  """Yields the features of an Example as they come.
 
   Args:
-    data: what the serialized message lies in.
-    span: where it starts and stops.
+    data: the serialized message.
 
-  Returns:
-    The start and stop of the Feature message by the feature's name.
+  Yields:
+    A feature's name, and the start and stop of its Feature message.
 
   Raises:
     MessageError: see there.
   """
-  features: dict[bytes, Span] = {}
-  for number, wire_type, start, stop in _iter_fields(data, *span):
+  for number, wire_type, start, stop in _iter_fields(data, 0, len(data)):
     if number != 1 or wire_type != _DELIMITED:
       continue
     for number, wire_type, entry, end in _iter_fields(data, start, stop):
@@ -57,18 +55,17 @@ def find_features(data: bytes, span: Span) -> dict[bytes, Span]:
       name, span = b"", (end, end)
       for number, wire_type, first, last in _iter_fields(data, entry, end):
         if wire_type == _DELIMITED and number == 1:
-          name = data[first:last]
+          name = bytes(data[first:last])
         elif wire_type == _DELIMITED and number == 2:
           span = first, last
-      features[name] = span
-  return features
+      yield name, span
 
 
-def get_bytes(data: bytes, span: Span) -> Span | None:
+def get_bytes(data: memoryview, span: Span) -> Span | None:
   """Returns where the first value of a bytes_list lies.
 
   Args:
-    data: what the serialized Example lies in.
+    data: the serialized Example.
     span: of a feature.
 
   Returns:
@@ -85,11 +82,11 @@ def get_bytes(data: bytes, span: Span) -> Span | None:
   return None
 
 
-def get_values(data: bytes, span: Span) -> Values:
+def get_values(data: memoryview, span: Span) -> Values:
   """Returns the values of a feature, of whichever kind.
 
   Args:
-    data: what the serialized Example lies in.
+    data: the serialized Example.
     span: of a feature.
 
   Raises:
@@ -106,11 +103,11 @@ def get_values(data: bytes, span: Span) -> Values:
 
 
 def _read_values(
-  data: bytes, kind: int, wire_type: int, start: int, stop: int
+  data: memoryview, kind: int, wire_type: int, start: int, stop: int
 ) -> Values:
   is_packed = wire_type == _DELIMITED
   if kind == _BYTES_LIST and is_packed:
-    return [data[start:stop]]
+    return [bytes(data[start:stop])]
   if kind == _FLOAT_LIST and (is_packed or wire_type == _FIXED_32):
     if (stop - start) % 4:
       raise MessageError("a list of floats is cut")
@@ -125,15 +122,23 @@ def _read_values(
 
 
 def _iter_fields(
-  data: bytes, position: int, stop: int
+  data: memoryview, position: int, stop: int
 ) -> Iterator[tuple[int, int, int, int]]:
   """Yields field number, wire type, start and stop of the content."""
   while position < stop:
-    tag, position = _read_varint(data, position, stop)
+    tag = data[position]
+    position += 1
+    if tag >= 0x80:
+      tag, position = _read_varint(data, position - 1, stop)
     number, wire_type = tag >> 3, tag & 7
     start = position
     if wire_type == _DELIMITED:
-      size, start = _read_varint(data, position, stop)
+      if start == stop:
+        raise MessageError("a field has no size")
+      size = data[start]
+      start += 1
+      if size >= 0x80:
+        size, start = _read_varint(data, position, stop)
     elif wire_type == _VARINT:
       _, end = _read_varint(data, position, stop)
       size = end - position
@@ -147,12 +152,13 @@ def _iter_fields(
     yield number, wire_type, start, position
 
 
-def _read_varint(data: bytes, position: int, stop: int) -> tuple[int, int]:
+def _read_varint(data: memoryview, position: int, stop: int) -> tuple[int, int]:
   """Returns a number below 2^64 and where it ends."""
-  value = 0
-  for i in range(min(_MAX_VARINT_BYTES, stop - position)):
-    byte = data[position + i]
-    value |= (byte & 0x7F) << (7 * i)
+  value = shift = 0
+  for i in range(position, min(position + _MAX_VARINT_BYTES, stop)):
+    byte = data[i]
+    value |= (byte & 0x7F) << shift
     if byte < 0x80:
-      return value & 0xFFFF_FFFF_FFFF_FFFF, position + i + 1
+      return value & 0xFFFF_FFFF_FFFF_FFFF, i + 1
+    shift += 7
   raise MessageError("a number is cut")

@@ -32,20 +32,13 @@ class Record:
   Attributes:
     position: the byte at which its length starts.
     size_bytes: its size.
-    window: the part of the file that it lies in; None if it was not read,
-      because it is too large, or differs from its checksum.
-    start: where in `window` it starts.
+    data: what it holds, valid until the next window is read; None if it was
+      not read, because it is too large, or differs from its checksum.
   """
 
   position: int
   size_bytes: int
-  window: bytes | None = None
-  start: int = 0
-
-  @property
-  def stop(self) -> int:
-    """Where in `window` it ends."""
-    return self.start + self.size_bytes
+  data: memoryview | None = None
 
   @property
   def is_large(self) -> bool:
@@ -53,7 +46,7 @@ class Record:
     return self.size_bytes > _MAX_RECORD_BYTES
 
 
-def parse_head(head: bytes) -> int | None:
+def parse_head(head: bytes | memoryview) -> int | None:
   """Returns the length of a record, or None if this is no head.
 
   Args:
@@ -82,6 +75,8 @@ class RecordReader:
     self.damage: tuple[str, str] | None = None
     self._file = file
     self._size_bytes = size_bytes
+    # One buffer for all windows: fresh memory costs more than reading.
+    self._buffer = np.empty(_WINDOW_BYTES, np.uint8)
 
   def iter_windows(self, start: int, stop: int) -> Iterator[list[Record]]:
     """Yields the records that start in a part of the file.
@@ -92,20 +87,29 @@ class RecordReader:
     """
     position = self._pass_over(start)
     self._file.seek(position)
-    window, base = b"", position  # What was read, and where it starts.
+    base, size = position, 0  # Where the buffer's content starts; its size.
     num_wanted = 0
     while position < stop and not self.damage:
-      more = self._file.read(max(_WINDOW_BYTES, num_wanted))
-      if not more:  # The file has become shorter.
+      left = self._buffer[position - base : size].copy()
+      self._make_room(len(left) + num_wanted)
+      self._buffer[: len(left)] = left
+      base, size = position, len(left)
+      num_read = self._file.readinto(self._buffer.data[size:])
+      if not num_read:  # The file has become shorter.
         self._stop(TRUNCATED_SHARD, position)
         return
-      window, base = window[position - base :] + more, position
-      records, position, num_wanted = self._parse_window(window, base, stop)
-      if position - base > len(window):  # A large record is passed over.
+      size += num_read
+      records, position, num_wanted = self._parse_window(base, size, stop)
+      if position - base > size:  # A large record is passed over.
         self._file.seek(position)
-        window, base = b"", position
+        base, size = position, 0
       if records:
         yield records
+
+  def _make_room(self, num_bytes: int) -> None:
+    """Sees to it that so many bytes fit into the buffer."""
+    if num_bytes > len(self._buffer):
+      self._buffer = np.empty(num_bytes, np.uint8)
 
   def _pass_over(self, start: int) -> int:
     """Returns where the first record from `start` on starts."""
@@ -118,21 +122,21 @@ class RecordReader:
     return position
 
   def _parse_window(
-    self, window: bytes, base: int, stop: int
+    self, base: int, size: int, stop: int
   ) -> tuple[list[Record], int, int]:
-    """Parses the complete records of a window.
+    """Parses the complete records in the buffer.
 
     Returns:
       The records, where the next one starts in the file, and how many bytes of
       it are missing.
     """
     records: list[Record] = []
-    content = np.frombuffer(window, np.uint8)
+    window = self._buffer.data[:size]
     position = base
     while position < stop:
       first = position - base + HEAD.size
-      if first > len(window) and base + first <= self._size_bytes:
-        return records, position, first - len(window)
+      if first > size and base + first <= self._size_bytes:
+        return records, position, first - size
       length = self._parse(window[first - HEAD.size : first], position)
       if length is None:
         break
@@ -140,20 +144,19 @@ class RecordReader:
       end = last + _FOOT.size
       if length > _MAX_RECORD_BYTES:
         records.append(Record(position, length))
-      elif end > len(window):
-        return records, position, end - len(window)
+      elif end > size:
+        return records, position, end - size
       else:
         (checksum,) = _FOOT.unpack_from(window, last)
-        is_good = masked_crc.compute(content[first:last]) == checksum
-        records.append(
-          Record(position, length, window if is_good else None, first)
-        )
+        is_good = masked_crc.compute(self._buffer[first:last]) == checksum
+        data = window[first:last] if is_good else None
+        records.append(Record(position, length, data))
       position = base + end
-      if end > len(window):
+      if end > size:
         break
     return records, position, 0
 
-  def _parse(self, head: bytes, position: int) -> int | None:
+  def _parse(self, head: bytes | memoryview, position: int) -> int | None:
     """Returns the length of the record at a position, or notes the damage."""
     length = parse_head(head)
     if length is None and len(head) == HEAD.size:

@@ -111,13 +111,13 @@ class _RecordSamples:
 
   def read_row(self, sample: Sample) -> Mapping[str, Any] | str:
     """Returns the features that have the names of wanted columns."""
-    record, features = sample.row
     row = {}
     try:
+      spans = dict(example_proto.iter_features(sample.row))
       for field in self._wanted:
-        span = features.get(field.name.encode())
+        span = spans.get(field.name.encode())
         if span is not None:
-          values = example_proto.get_values(record, span)
+          values = example_proto.get_values(sample.row, span)
           row[field.name] = _to_value(values, field.type)
     except example_proto.MessageError as e:
       return f"a feature of the record cannot be read: {e}"
@@ -131,21 +131,23 @@ class _RecordSamples:
 def _make_sample(record: record_reader.Record) -> Sample:
   """Finds key and image of a record."""
   sample = Sample(key=b"", position=record.position, is_nameless=True)
-  if record.window is None:
+  data = record.data
+  if data is None:
     sample.problem = (
       samples_lib.describe_large(record.size_bytes)
       if record.is_large
       else (CORRUPT_RECORD, f"{_locate(record)} differs from its checksum")
     )
     return sample
-  data = record.window
+  key = image = None
   try:
-    features = example_proto.find_features(data, (record.start, record.stop))
-    key = example_proto.get_bytes(data, features.get(_KEY, (0, 0)))
-    image = None
-    for name in features:
-      if image is None and name in _IMAGE_FEATURES:
-        image = example_proto.get_bytes(data, features[name])
+    for name, span in example_proto.iter_features(data):
+      if name == _KEY:
+        key = example_proto.get_bytes(data, span)
+      elif name in _IMAGE_FEATURES and image is None:
+        image = example_proto.get_bytes(data, span)
+      if key and image:  # The rest is looked at when it is asked for.
+        break
   except example_proto.MessageError as e:
     detail = f"{_locate(record)} is no tf.train.Example: {e}"
     sample.problem = (CORRUPT_RECORD, detail)
@@ -154,14 +156,14 @@ def _make_sample(record: record_reader.Record) -> Sample:
     sample.problem = (CORRUPT_RECORD, f"{_locate(record)} has no key")
     return sample
   sample.is_nameless = False
-  sample.key = data[slice(*key)]
-  sample.row = data, features
+  sample.key = bytes(data[slice(*key)])
+  sample.row = data
   if image is not None:
     size_bytes = image[1] - image[0]
     if size_bytes > samples_lib.MAX_IMAGE_BYTES:
       sample.problem = samples_lib.describe_large(size_bytes)
     else:
-      sample.image = memoryview(data)[slice(*image)]
+      sample.image = data[slice(*image)]
   return sample
 
 
