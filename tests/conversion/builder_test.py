@@ -12,10 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 import shards
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import naming
 
 import tfds_plugins
+from tfds_plugins.conversion import finalize
 from tfds_plugins.conversion import receipts
 from tfds_plugins.conversion import task as task_lib
+from tfds_plugins.sources.rows import SourceShard
+from tfds_plugins.sources.rows import SourceSlice
 
 
 def test_examples_come_in_the_order_of_the_source(source, prepared):
@@ -207,12 +211,88 @@ def test_nothing_is_left_of_a_refused_build(tmp_path):
     prepare(manual_dir, tmp_path / "data")
 
   assert "Not one row of the source became an example" in str(e.value)
-  assert "3 failed_to_download" in str(e.value)
+  assert (
+    "      3 failed_to_download, such as\n"
+    "          source shard 0, key '000': HTTP Error 404: Not Found\n"
+    "          source shard 0, key '001': HTTP Error 404: Not Found\n"
+  ) in str(e.value)
   left = [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
   assert [p.name for p in left] == [
     "metadata.json"
   ]  # Names the default config.
   assert not (tmp_path / "data/laion400m/images/2.0.0").exists()
+
+
+def test_every_reason_is_shown_if_all_rows_are_skipped(tmp_path):
+  """The first three rows of each, from whichever shards they are in."""
+  manual_dir = tmp_path / "manual"
+  long = "x" * 5000
+  for shard, details in enumerate([["a", long], [], ["b", "c", "d"]]):
+    rows = [
+      shards.failed_row(i, f"{shard}{i}", error_message=detail)
+      for i, detail in enumerate(details)
+    ]
+    rows.append(shards.make_row(9, f"{shard}9"))
+    images = {f"{shard}9": b"<html>"} if shard != 1 else {}
+    shards.write_shard(manual_dir, str(shard), rows, images)
+
+  with pytest.raises(tfds_plugins.ConversionError) as e:
+    prepare(manual_dir, tmp_path / "data")
+
+  found = str(e.value).partition("found:    ")[2].partition("\n    to do:")[0]
+  assert [line.strip() for line in found.splitlines()] == [
+    "skipped rows alone",
+    "5 failed_to_download, such as",
+    "source shard 0, key '00': a",
+    f"source shard 0, key '01': {long[:300]}...",
+    "source shard 2, key '20': b",
+    "2 not_an_image, such as",
+    "source shard 0, key '09': the bytes start with b'<html>'",
+    "source shard 2, key '29': the bytes start with b'<html>'",
+    "1 missing_sample, such as",
+    "source shard 1, key '19': a success by the parquet, without a sample",
+  ]
+
+
+def test_parts_of_the_source_that_no_receipt_has_are_an_error(tmp_path):
+  pieces = [
+    SourceSlice(
+      shard=SourceShard(name=name, length=10, size_bytes=100), start=0, stop=10
+    )
+    for name in "ab"
+  ]
+  tasks, done = [], []
+  for i, piece in enumerate(pieces):
+    (tmp_path / f"{i}").write_bytes(b"")
+    tasks.append(
+      task_lib.Task(
+        recipe=None,
+        sources=[piece],
+        split="train",
+        shard_index=i,
+        output_path=str(tmp_path / f"{i}"),
+        ledger_path="",
+        file_format="tfrecord",
+      )
+    )
+    done.append(make_receipt(i, [piece]))
+  template = naming.ShardedFileTemplate(
+    data_dir=tmp_path,
+    dataset_name="x",
+    split="train",
+    filetype_suffix="tfrecord",
+  )
+
+  def finalize_split(tasks, receipts):
+    return finalize.finalize_split(
+      tasks, receipts, template, [piece.shard for piece in pieces]
+    )
+
+  with pytest.raises(tfds_plugins.ConversionError, match="b are not all of it"):
+    finalize_split(tasks[:1], done[:1])
+  with pytest.raises(tfds_plugins.ConversionError, match="for other parts of"):
+    finalize_split(tasks, [done[0], make_receipt(1, [pieces[0]])])
+  assert finalize_split(tasks, done).shard_lengths == [10, 10]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -311,17 +391,24 @@ def test_errors_survive_the_way_back_from_a_worker(cls):
   assert str(error) == "what\n    where: here"
 
 
-def test_a_receipt_whose_counts_disagree_is_refused():
-  receipt = receipts.ShardReceipt(
+def make_receipt(shard_index, sources, **counts):
+  return receipts.ShardReceipt(
     split="train",
-    shard_index=3,
-    sources=[],
-    num_rows=10,
-    num_examples=8,
-    skipped={"empty_image": 1},
-    num_bytes=0,
-    missing_columns=[],
+    shard_index=shard_index,
+    sources=sources,
+    **{
+      "num_rows": 10,
+      "num_examples": 10,
+      "skipped": {},
+      "num_bytes": 0,
+      "missing_columns": [],
+      **counts,
+    },
   )
+
+
+def test_a_receipt_whose_counts_disagree_is_refused():
+  receipt = make_receipt(3, [], num_examples=8, skipped={"empty_image": 1})
 
   with pytest.raises(tfds_plugins.ConversionError, match="Rows were lost") as e:
     receipt.check()

@@ -4,9 +4,12 @@ import itertools
 
 from hypothesis import given
 from hypothesis import strategies as st
+import pytest
 
+from tfds_plugins import errors
 from tfds_plugins.conversion import plan
 from tfds_plugins.sources.rows import SourceShard
+from tfds_plugins.sources.rows import SourceSlice
 
 
 def make_shards(sizes):
@@ -61,18 +64,103 @@ def test_shards_are_cut_at_their_own_positions():
   )
   equal = plan.plan_output_shards(shards, num_shards=8, max_shard_bytes=1)
 
-  assert ranges(follow) == [[("a", 0, 10)], [], [("b", 0, 1)], [("b", 1, 3)]]
+  assert ranges(follow) == [[("a", 0, 10)], [], [("b", 0, 2)], [("b", 2, 3)]]
   # Eighths of 4,000 bytes: the first two are of `a`; a row of `b` takes two.
   assert ranges(equal) == [
     [("a", 0, 5)],
     [("a", 5, 10)],
-    [],
     [("b", 0, 1)],
     [],
     [("b", 1, 2)],
     [],
     [("b", 2, 3)],
+    [],
   ]
+
+
+def test_sizes_that_differ_a_little_give_parts_of_one_length():
+  shards = [
+    SourceShard(name="a", length=40, size_bytes=40 * 1001),
+    SourceShard(name="b", length=20, size_bytes=20 * 999),
+  ]
+
+  parts = plan.plan_output_shards(shards, num_shards=4, max_shard_bytes=1)
+
+  assert ranges(parts) == [
+    [("a", 0, 15)],
+    [("a", 15, 30)],
+    [("a", 30, 40), ("b", 0, 5)],
+    [("b", 5, 20)],
+  ]
+
+
+@given(
+  shards=st.lists(
+    st.tuples(
+      st.integers(0, 50),
+      st.integers(-(1 << 63), 1 << 63) | st.integers(-1, 100),
+    ),
+    min_size=1,
+    max_size=12,
+  ),
+  num_shards=st.integers(1, 30) | st.none(),
+  max_shard_bytes=st.integers(1, 1 << 30),
+)
+def test_whatever_the_sizes_every_position_is_in_exactly_one_part(
+  shards, num_shards, max_shard_bytes
+):
+  """Sizes are estimates, of files that may be damaged."""
+  sources = [
+    SourceShard(name=str(i), length=length, size_bytes=size)
+    for i, (length, size) in enumerate(shards)
+  ]
+
+  parts = plan.plan_output_shards(
+    sources, num_shards=num_shards, max_shard_bytes=max_shard_bytes
+  )
+
+  positions = [
+    (name, i)
+    for part in ranges(parts)
+    for name, start, stop in part
+    for i in range(start, stop)
+  ]
+  assert positions == [
+    (shard.name, i) for shard in sources for i in range(shard.length)
+  ]
+  if num_shards is None:
+    assert len(parts) <= sum(max(1, shard.length) for shard in sources)
+  else:
+    assert len(parts) == num_shards
+
+
+def test_a_negative_length_is_refused():
+  shards = [SourceShard(name="a", length=-1, size_bytes=5)]
+
+  with pytest.raises(errors.ConversionError, match="not all of it"):
+    plan.plan_output_shards(shards, num_shards=None, max_shard_bytes=10)
+
+
+def test_parts_that_are_not_all_of_their_shards_are_refused():
+  a, b, c = make_shards([10, 20, 30])
+
+  def cut(shard, start, stop):
+    return SourceSlice(shard=shard, start=start, stop=stop)
+
+  whole = [cut(a, 0, 10), cut(b, 0, 5), cut(b, 5, 20), cut(c, 0, 30)]
+  plan.check_complete([a, b, c], whole)
+  for wrong, name in [
+    (whole[1:], "0"),
+    (whole[:1] + whole[2:], "1"),
+    (whole[:-1], "2"),
+    (whole + whole[-1:], "2"),
+    ([cut(a, 0, 9), *whole[1:]], "0"),
+    ([whole[0], cut(b, 0, 6), *whole[2:]], "1"),
+    ([whole[1], whole[0], *whole[2:]], "0"),
+  ]:
+    with pytest.raises(errors.ConversionError) as e:
+      plan.check_complete([a, b, c], wrong)
+    assert f"The parts of source shard {name} are not all of it" in str(e.value)
 
 
 @given(

@@ -1,8 +1,11 @@
 """Tests of published files: their table, download and verification."""
 
+import contextlib
 import functools
 import hashlib
 import http.server
+import itertools
+import os
 import pathlib
 import shutil
 import threading
@@ -169,6 +172,77 @@ def test_a_disk_that_is_too_small_is_told_before_the_download(
   assert "The disk is too small for the published files" in str(e.value)
   assert "found:    1,000 bytes free" in str(e.value)
   assert not server[2]
+
+
+def test_what_tfds_downloaded_needs_no_more_space(table, tmp_path, monkeypatch):
+  """TFDS's own names for files, in both places where it looks for them."""
+  sizes = [info.size for info in Builder.url_infos.values()]
+  folder = epath.Path(tmp_path / "data" / "downloads")
+  free = 0
+  monkeypatch.setattr(
+    published.shutil,
+    "disk_usage",
+    lambda _: shutil._ntuple_diskusage(total=0, used=0, free=free),
+  )
+
+  def find_space():
+    """Returns how much has to be free."""
+    nonlocal free
+    free = 0
+    for free in [0, *itertools.accumulate(sorted(sizes))]:
+      with contextlib.suppress(tfds_plugins.ConversionError):
+        published.check_space(folder, "laion400m", Builder.url_infos)
+        return free
+    return pytest.fail("never enough")
+
+  assert find_space() == sum(sizes)
+  # A large file of another dataset, and files that are not all there yet.
+  folder.mkdir(parents=True)
+  with (folder / "another_dataset.zip").open("wb") as f:
+    f.truncate(10 * sum(sizes))
+  assert find_space() == sum(sizes)
+
+  free = sum(sizes)
+  prepare(tmp_path / "data")
+  assert find_space() == 0
+  (note,) = (folder / "laion400m").glob("*metadata_1*.INFO")
+  note.rename(tmp_path / "note")  # TFDS would download it again.
+  (size,) = (p.stat().st_size for p in tmp_path.glob("www/*/metadata_1.*"))
+  free = size - 1
+  with pytest.raises(tfds_plugins.ConversionError) as e:
+    published.check_space(folder, "laion400m", Builder.url_infos)
+  assert f"{sum(sizes) - size:,} of which are there" in str(e.value)
+  (tmp_path / "note").rename(note)
+  for path in (folder / "laion400m").iterdir():  # As before TFDS 4.9.
+    path.rename(folder / path.name)
+  assert find_space() == 0
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_what_is_no_file_is_not_the_published_one(
+  table, server, tmp_path, kind
+):
+  path = server[0] / "img_emb" / "img_emb_0.npy"
+  path.unlink()
+  if kind == "link":
+    path.symlink_to(tmp_path / "nowhere")
+  elif kind == "folder":
+    path.mkdir()
+  else:
+    os.mkfifo(path)
+
+  with pytest.raises(tfds_plugins.SourceError) as e:
+    prepare(tmp_path / "data", manual_dir=server[0], verify_manual_files=True)
+
+  assert "This is not the published file" in str(e.value)
+  assert str(path) in str(e.value)
+
+
+def test_no_examples_are_a_trial_of_the_download(table, server, tmp_path):
+  builder = prepare(tmp_path / "data", max_examples_per_split=0)
+
+  assert len(server[2]) == 3
+  assert not list(builder.data_path.glob("*tfrecord*"))
 
 
 def test_manual_files_are_verified_when_asked_to(table, server, tmp_path):

@@ -173,6 +173,42 @@ def test_nulls_are_refused():
     encode_batch([spec], batch)
 
 
+def test_nulls_in_lists_are_refused():
+  column = pa.array([[1], [2, None]], pa.list_(pa.int64()))
+  batch = pa.RecordBatch.from_pydict({"a": column})
+  spec = tf_example.FeatureSpec(
+    name="a", kind=tf_example.Kind.INT64, is_list=True
+  )
+
+  assert len(encode_batch([spec], batch.slice(0, 1))) == 1
+  with pytest.raises(ValueError, match="'a' has nulls"):
+    encode_batch([spec], batch)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_floats_beyond_32_bits_are_infinite_as_in_tfds():
+  values = [1e300, -1e300, 3.5e38, 3.4e38, np.inf, np.nan, 0.1]
+  batch = pa.RecordBatch.from_pydict(
+    {"a": pa.array(values), "b": pa.array([values] * len(values))}
+  )
+  specs = [
+    tf_example.FeatureSpec(name="a", kind=tf_example.Kind.FLOAT),
+    tf_example.FeatureSpec(name="b", kind=tf_example.Kind.FLOAT, is_list=True),
+  ]
+
+  records = encode_batch(specs, batch)
+
+  parsed = [tf.train.Example.FromString(r).features.feature for r in records]
+  with np.errstate(over="ignore"):
+    expected = np.array(values, np.float32)
+  found = np.array([f["a"].float_list.value[0] for f in parsed], np.float32)
+  assert found.tobytes() == expected.tobytes()
+  assert np.isinf(found).tolist() == [True] * 3 + [False, True, False, False]
+  for feature in parsed:
+    listed = np.array(feature["b"].float_list.value, np.float32)
+    assert listed.tobytes() == expected.tobytes()
+
+
 def test_large_batches_are_encoded_a_few_mebibytes_at_a_time():
   values = [bytes([i]) * (1 << 20) for i in range(20)] + [b"x" * (20 << 20)]
   values += [b""]

@@ -12,6 +12,8 @@ import pandas as pd
 import partitions
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.scripts.cli import build
+from tensorflow_datasets.scripts.cli import cli_utils
 
 import tfds_plugins
 from tfds_plugins.laion400m import laion400m_dataset_builder
@@ -278,12 +280,31 @@ def test_vectors_of_another_model_under_a_config_of_their_own(tmp_path):
   assert (to_bits(np.stack(found)) == to_bits(vectors[1])).all()
 
 
-def test_a_config_given_as_json_is_one_of_embeddings():
-  """What `tfds build --config='{...}'` does with the text in the message."""
-  cls = laion400m_dataset_builder.Builder
-  kwargs = json.loads('{"name": "embeddings_768", "embedding_dim": 768}')
+def test_a_config_given_as_json_is_one_of_embeddings(tmp_path):
+  """`tfds build --config='{...}'`, with the text of the message."""
+  vectors = partitions.make_vectors(0, 3, 768)
+  partitions.write_partition(
+    tmp_path / "m", 0, partitions.make_metadata(0, 3), vectors
+  )
+  config = '{"name": "embeddings_768", "embedding_dim": 768}'
+  parse = cli_utils.make_flags_parser(build.Args, description="")
+  args = parse(
+    [
+      "tfds build",
+      "laion400m",
+      f"--config={config}",
+      f"--data_dir={tmp_path / 'data'}",
+      f"--manual_dir={tmp_path / 'm'}",
+    ]
+  )
 
-  assert cls.builder_config_cls(**kwargs).embedding_dim == 768
+  args.execute()
+
+  builder = tfds.builder_from_directory(
+    str(tmp_path / "data/laion400m/embeddings_768/2.0.0")
+  )
+  found = [e["image_embedding"] for e in read(builder)]
+  assert (to_bits(np.stack(found)) == to_bits(vectors[0])).all()
 
 
 @pytest.mark.parametrize("dim", [0, -1, "768", 1.5, True])

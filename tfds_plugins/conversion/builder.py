@@ -183,7 +183,10 @@ class ConversionBuilder(
       tasks = tasks[: len(receipts)]
       split_infos.append(
         finalize.finalize_split(
-          tasks, receipts, self._get_filename_template(split)
+          tasks,
+          receipts,
+          self._get_filename_template(split),
+          source.shards if config.max_examples_per_split is None else None,
         )
       )
       all_tasks += tasks

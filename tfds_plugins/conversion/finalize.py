@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import collections
 from collections.abc import Sequence
 
 from etils import epath
+import pyarrow.compute as pc
 from tensorflow_datasets.core import naming
 from tensorflow_datasets.core import splits as splits_lib
 
 from tfds_plugins import errors
+from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import receipts as receipts_lib
 from tfds_plugins.conversion import summary
 from tfds_plugins.conversion.task import Task
+from tfds_plugins.sources.rows import SourceShard
+
+# Of each reason for skipping rows, when nothing but skipped rows is left.
+_NUM_SHOWN_ROWS = 3
+_MAX_SHOWN_CHARACTERS = 300
 
 
 def finalize_split(
   tasks: Sequence[Task],
   receipts: Sequence[receipts_lib.ShardReceipt],
   filename_template: naming.ShardedFileTemplate,
+  shards: Sequence[SourceShard] | None = None,
 ) -> splits_lib.SplitInfo:
   """Gives the output shards their final names.
 
@@ -26,6 +34,8 @@ def finalize_split(
     tasks: the tasks of one split that were run, in order.
     receipts: their receipts, in the same order.
     filename_template: TFDS's names for the split's files.
+    shards: the source shards of the split, in order, where all of them were to
+      be converted; None where only the first examples were.
 
   Returns:
     What TFDS needs to know of the split.
@@ -41,9 +51,18 @@ def finalize_split(
         f"Output shard {task.shard_index} has the receipt of shard"
         f" {receipt.shard_index}."
       )
+    if list(task.sources) != list(receipt.sources):
+      raise errors.ConversionError(
+        f"The receipt of output shard {task.shard_index} is for other parts of"
+        " the source than its task was."
+      )
+  if shards is not None:
+    plan.check_complete(
+      shards, (part for receipt in receipts for part in receipt.sources)
+    )
   lengths = [receipt.num_examples for receipt in receipts]
   if not sum(lengths):
-    raise _no_examples_error(receipts)
+    raise _no_examples_error(tasks, receipts)
   for task in tasks:
     epath.Path(task.output_path).replace(
       filename_template.sharded_filepath(
@@ -84,17 +103,64 @@ def write_accounts(
 
 
 def _no_examples_error(
-  receipts: Sequence[receipts_lib.ShardReceipt],
+  tasks: Sequence[Task], receipts: Sequence[receipts_lib.ShardReceipt]
 ) -> errors.ConversionError:
-  skipped: Mapping[str, int] = summary.count_skipped(receipts)
-  counts = ", ".join(f"{count:,} {reason}" for reason, count in skipped.items())
+  """Says why: the ledgers, which would, are deleted with the rest."""
+  counts = summary.count_skipped(receipts)
+  shown = _find_skipped(tasks, receipts)
+  lines = []
+  for reason, count in counts.items():
+    lines.append(f"{count:,} {reason}, such as")
+    lines += [f"    {row}" for row in shown[reason]]
   problem = errors.Problem(
     what="Not one row of the source became an example.",
     where=f"{len(receipts):,} output shards",
     expected="at least one row that can be used",
-    found=f"rows skipped: {counts}" if counts else "no rows at all",
+    found="\n      ".join(["skipped rows alone", *lines])
+    if counts
+    else "no rows at all",
     to_do=(
-      "Look at the reasons; for images, also at img2dataset's _stats.json files."
+      "Mend what the rows above have in common, and build again. Nothing of"
+      " this build is kept."
+      if counts
+      else "Give a source that has rows."
     ),
   )
   return errors.ConversionError(str(problem))
+
+
+def _find_skipped(
+  tasks: Sequence[Task], receipts: Sequence[receipts_lib.ShardReceipt]
+) -> dict[str, list[str]]:
+  """Describes the first skipped rows of each reason, reading no others."""
+  wanted = {
+    reason: min(count, _NUM_SHOWN_ROWS)
+    for reason, count in summary.count_skipped(receipts).items()
+  }
+  found: dict[str, list[str]] = collections.defaultdict(list)
+  for task, receipt in zip(tasks, receipts, strict=True):
+    lacking = {
+      reason
+      for reason in receipt.skipped
+      if len(found[reason]) < wanted[reason]
+    }
+    if not lacking:
+      continue
+    for batch in receipts_lib.iter_ledger(epath.Path(task.ledger_path)):
+      for reason in sorted(lacking):
+        rows = batch.filter(pc.equal(batch.column("reason"), reason))
+        num_lacking = wanted[reason] - len(found[reason])
+        found[reason] += map(_describe, rows.slice(0, num_lacking).to_pylist())
+        if len(found[reason]) == wanted[reason]:
+          lacking.remove(reason)
+      if not lacking:
+        break
+  return found
+
+
+def _describe(row: dict[str, str]) -> str:
+  detail = row["detail"]
+  if len(detail) > _MAX_SHOWN_CHARACTERS:
+    detail = f"{detail[:_MAX_SHOWN_CHARACTERS]}..."
+  where = f"source shard {row['source_shard']}, key '{row['key']}'"
+  return f"{where}: {detail}" if detail else where

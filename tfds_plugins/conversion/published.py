@@ -11,9 +11,11 @@ from typing import Any
 from typing import cast
 
 from etils import epath
+from tensorflow_datasets.core.download import resource
 
 from tfds_plugins import errors
 from tfds_plugins.conversion import progress
+from tfds_plugins.sources import folders
 
 _READ_BYTES = 4 << 20
 _NUM_HASHING_THREADS = 4
@@ -37,12 +39,18 @@ def find_checksums(name: str) -> epath.Path | None:
   return None
 
 
-def check_space(folder: epath.Path, size_bytes: int) -> None:
+def check_space(
+  folder: epath.Path, dataset: str, table: Mapping[str, Any]
+) -> None:
   """Checks that there is room for a download.
 
   Args:
-    folder: where it goes; what lies there already counts as downloaded.
-    size_bytes: all of it.
+    folder: where all downloads go. What TFDS would not download again is found
+      by the names that it gives to files, there or in `dataset` below
+      (tensorflow/datasets, `core/download/download_manager.py`).
+    dataset: the dataset's name.
+    table: URL -> `size` (bytes) and `checksum` (SHA-256, hexadecimal) of the
+      files to be downloaded.
 
   Raises:
     errors.ConversionError: the disk is too small. Only local disks are looked
@@ -55,9 +63,14 @@ def check_space(folder: epath.Path, size_bytes: int) -> None:
     free = shutil.disk_usage(existing).free
   except OSError:
     return  # Not a local disk.
-  done = 0
-  if folder.is_dir():
-    done = sum(path.stat().length for path in folder.iterdir())
+  places = [place for place in (folder / dataset, folder) if place.is_dir()]
+  present = {path.name for place in places for path in place.iterdir()}
+  size_bytes = sum(int(info.size) for info in table.values())
+  done = sum(
+    int(info.size)
+    for url, info in table.items()
+    if _is_downloaded(url, info.checksum, present)
+  )
   if size_bytes - done > free:
     problem = errors.Problem(
       what="The disk is too small for the published files.",
@@ -70,6 +83,17 @@ def check_space(folder: epath.Path, size_bytes: int) -> None:
       ),
     )
     raise errors.ConversionError(str(problem))
+
+
+def _is_downloaded(url: str, checksum: str, present: set[str]) -> bool:
+  """Whether a file and TFDS's note about it are among the names of a folder."""
+  return any(
+    {name, f"{name}.INFO"} <= present
+    for name in (
+      resource.get_dl_fname(url, checksum),
+      resource.get_dl_fname(url),
+    )
+  )
 
 
 def verify_files(
@@ -105,13 +129,18 @@ def _compare(path: epath.Path, info: Any) -> errors.Problem | None:
   if info is None:
     expected, found = "a name in the table of published files", path.name
   else:
-    # A wrong size is found without reading a gigabyte.
-    size_bytes = path.stat().length
-    expected, found = f"{info.size:,} bytes", f"{size_bytes:,} bytes"
-    if size_bytes == info.size:
-      expected, found = info.checksum, _hash_file(path)
-      if found == expected:
-        return None
+    expected = f"{info.size:,} bytes"
+    try:
+      folders.check_regular(path)
+      # A wrong size is found without reading a gigabyte.
+      size_bytes = path.stat().length
+      found = f"{size_bytes:,} bytes"
+      if size_bytes == info.size:
+        expected, found = info.checksum, _hash_file(path)
+    except OSError as e:  # A link to nowhere, a folder, a broken disk.
+      found = f"{type(e).__name__}: {e}"
+    if found == expected:
+      return None
   return errors.Problem(
     what="This is not the published file.",
     where=str(path),

@@ -6,9 +6,11 @@ Both lie beside `dataset_info.json` once a dataset is prepared:
     split          string
     shard_index    integer, the output shard's number
     sources        list of {name, start, stop, length}: the parts of source
-                   shards that were converted, and how long the whole shards
-                   are; bytes of a tar, rows of an embedding partition
-    num_rows       integer, the source rows in those parts
+                   shards that the output shard is planned from, and how long
+                   the whole shards are; bytes of a tar, rows of a parquet
+    num_rows       integer, the source rows that were converted: all rows of
+                   those parts, or fewer in the last output shard where
+                   `max_examples_per_split` ends the conversion before their end
     num_examples   integer, the records in the output shard
     skipped        object, reason -> number of rows
     num_bytes      integer, the size of all records

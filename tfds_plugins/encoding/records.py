@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import dataclasses
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tfds_plugins.sources import arrays
 
@@ -40,7 +39,7 @@ class Records:
     """Returns the records as one `binary` array; less than 2 GiB of them."""
     if self.is_joined:
       return self.pieces[0]
-    return pc.binary_join_element_wise(*self.pieces, arrays.make_scalar(b""))
+    return arrays.join_values(*self.pieces)
 
   def iter_bytes(self) -> Iterator[bytes]:
     """Yields one record after the other."""

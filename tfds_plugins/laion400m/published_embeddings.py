@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from tfds_plugins.conversion import published
 from tfds_plugins.sources.clip_retrieval import partitions
 
+_DATASET = "laion400m"
 # By the sizes in the table every .npy file is a header and 512 float16 a row.
 _NPY_HEADER_BYTES = 128
 _NPY_ROW_BYTES = 512 * 2
@@ -71,7 +72,9 @@ def download(
     dl_manager: does it, and checks every file against the table.
     url_infos: the table.
     max_examples: download no more partitions than it takes for so many rows;
-      None for all.
+      None for all. 0, by which TFDS means to download and not to convert
+      (`DownloadConfig.max_examples_per_split`), downloads what 1 does: enough to
+      check that the download works, and not 897 GB for no examples.
 
   Returns:
     The partitions.
@@ -94,7 +97,11 @@ def download(
     size_bytes / 1e9,
     dl_manager.download_dir,
   )
-  published.check_space(dl_manager.download_dir, size_bytes)
   urls = {name: url for p in chosen for name, url in p.urls.items()}
+  published.check_space(
+    dl_manager.download_dir,
+    _DATASET,
+    {url: url_infos[url] for url in urls.values()},
+  )
   paths = dl_manager.download(urls)
   return partitions.make_listing(str(dl_manager.download_dir), paths.items())

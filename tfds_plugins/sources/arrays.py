@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+# What 32-bit offsets reach.
+_MAX_OFFSET = np.iinfo(np.int32).max
 # Where Arrow's names of types are not NumPy's.
 _FLOAT_NAMES = {"halffloat": "f2", "float": "f4", "double": "f8"}
 
@@ -30,14 +32,53 @@ def make_binary(
 
   Returns:
     A `binary` or `large_binary` array.
+
+  Raises:
+    OverflowError: there are 2 GiB and more, and `is_large` was not set.
   """
-  offsets = np.zeros(len(values) + 1, np.int64 if is_large else np.int32)
-  np.cumsum(list(map(len, values)), out=offsets[1:])
+  offsets = _add_up(np.array(list(map(len, values)), np.int64))
   return pa.Array.from_buffers(
     pa.large_binary() if is_large else pa.binary(),
     len(values),
-    [None, pa.py_buffer(offsets), pa.py_buffer(b"".join(values))],
+    [
+      None,
+      pa.py_buffer(offsets if is_large else _to_int32(offsets)),
+      pa.py_buffer(b"".join(values)),
+    ],
   )
+
+
+class BinaryBuffer:
+  """Memory for one binary column after the other.
+
+  Megabytes of fresh memory cost several times what copying into them does.
+  """
+
+  def __init__(self) -> None:
+    self._data = np.empty(0, np.uint8)
+
+  def make_binary(self, values: Sequence[bytes | memoryview]) -> pa.Array:
+    """Makes a binary column, valid until the next one is made.
+
+    Args:
+      values: the values, without nulls.
+
+    Returns:
+      A `binary` array.
+
+    Raises:
+      OverflowError: there are 2 GiB and more.
+    """
+    offsets = _add_up(np.array(list(map(len, values)), np.int64))
+    size_bytes = int(offsets[-1])
+    if size_bytes > len(self._data):
+      self._data = np.empty(size_bytes * 5 // 4, np.uint8)
+    data = self._data.data
+    for (start, stop), value in zip(
+      itertools.pairwise(offsets.tolist()), values
+    ):
+      data[start:stop] = value
+    return from_parts(self._data[:size_bytes], offsets)
 
 
 def make_strings(values: Sequence[str]) -> pa.Array:
@@ -48,6 +89,19 @@ def make_strings(values: Sequence[str]) -> pa.Array:
 def make_scalar(value: bytes) -> pa.Scalar:
   """Makes a value that Arrow repeats for every row."""
   return make_binary([value])[0]
+
+
+def join_values(*columns: pa.Array | pa.Scalar) -> pa.Array:
+  """Joins the values of each row.
+
+  Args:
+    *columns: `binary`, without nulls: an array, and any number of arrays of its
+      length or of single values.
+
+  Returns:
+    A `binary` array.
+  """
+  return pc.binary_join_element_wise(*columns, make_scalar(b""))
 
 
 def fill_null(column: pa.Array, value: str | float) -> pa.Array:
@@ -74,10 +128,24 @@ def fill_null_lists(column: pa.Array) -> pa.Array:
   """Replaces null lists by empty ones."""
   if not column.null_count:
     return column
+  return pa.ListArray.from_arrays(_get_list_offsets(column), column.flatten())
+
+
+def from_list_view(column: pa.Array) -> pa.Array:
+  """Makes lists of a column of list views.
+
+  Arrow's own cast gives an array whose offsets are not all there (25.0).
+  """
+  mask = column.is_null() if column.null_count else None
+  return pa.ListArray.from_arrays(
+    _get_list_offsets(column), column.flatten(), mask=mask
+  )
+
+
+def _get_list_offsets(column: pa.Array) -> pa.Array:
+  """Returns where lists would start and end if the null ones were empty."""
   lengths = fill_null(pc.list_value_length(column), 0)
-  offsets = np.zeros(len(column) + 1, np.int32)
-  np.cumsum(to_numpy(lengths), out=offsets[1:])
-  return pa.ListArray.from_arrays(from_numpy(offsets), column.flatten())
+  return from_numpy(_to_int32(_add_up(to_numpy(lengths))))
 
 
 def from_fixed_size(data: Any, size_bytes: int) -> pa.Array:
@@ -89,10 +157,13 @@ def from_fixed_size(data: Any, size_bytes: int) -> pa.Array:
 
   Returns:
     A `binary` array.
+
+  Raises:
+    OverflowError: there are 2 GiB and more.
   """
   buffer = pa.py_buffer(data)
   num_values = buffer.size // size_bytes
-  offsets = np.arange(num_values + 1, dtype=np.int32) * size_bytes
+  offsets = _to_int32(np.arange(num_values + 1, dtype=np.int64) * size_bytes)
   return pa.Array.from_buffers(
     pa.binary(), num_values, [None, pa.py_buffer(offsets), buffer]
   )
@@ -102,16 +173,19 @@ def from_parts(data: np.ndarray, offsets: np.ndarray) -> pa.Array:
   """Makes a binary column of parts of an array, without copying them.
 
   Args:
-    data: contiguous uint8, less than 2 GiB.
+    data: contiguous uint8.
     offsets: (n + 1,) integers: value i is `data[offsets[i] : offsets[i + 1]]`.
 
   Returns:
     A `binary` array of n values.
+
+  Raises:
+    OverflowError: there are 2 GiB and more.
   """
   return pa.Array.from_buffers(
     pa.binary(),
     len(offsets) - 1,
-    [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)],
+    [None, pa.py_buffer(_to_int32(offsets)), pa.py_buffer(data)],
   )
 
 
@@ -130,9 +204,7 @@ def get_list(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     (len(column) + 1,) offsets and all numbers one after the other: those of row
     i are `values[offsets[i] : offsets[i + 1]]`.
   """
-  lengths = get_lengths(column)
-  offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-  return offsets, to_numpy(column.flatten())
+  return _add_up(get_lengths(column)), to_numpy(column.flatten())
 
 
 def from_numpy(values: np.ndarray) -> pa.Array:
@@ -195,3 +267,19 @@ def get_views(column: pa.Array) -> Iterator[memoryview]:
   offsets, data = get_values(column)
   for start, stop in itertools.pairwise(offsets):
     yield data[start:stop]
+
+
+def _add_up(lengths: np.ndarray) -> np.ndarray:
+  """Returns the (n + 1,) int64 offsets of n values that follow each other."""
+  offsets = np.zeros(len(lengths) + 1, np.int64)
+  np.cumsum(lengths, out=offsets[1:])
+  return offsets
+
+
+def _to_int32(offsets: np.ndarray) -> np.ndarray:
+  """Narrows offsets, which NumPy would let wrap around."""
+  if len(offsets) and offsets[-1] > _MAX_OFFSET:
+    raise OverflowError(
+      f"A column of {offsets[-1]:,} bytes needs offsets of 64 bits."
+    )
+  return offsets.astype(np.int32)

@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from tfds_plugins.sources import arrays
 
 # Row number -> what is wrong with its value.
 BadValues = dict[int, str]
 
 _MAX_SHOWN_CHARACTERS = 60
+# What Arrow raises for a value that cannot be cast, or for a type none of whose
+# values can.
+_CAST_ERRORS = (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError)
 
 
 def to_array(column: pa.ChunkedArray) -> pa.Array:
@@ -39,12 +45,15 @@ def cast_column(
 
   Args:
     column: the column as found.
-    target: the type the dataset asks for.
+    target: the type the dataset asks for: strings, numbers, or lists of
+      numbers.
     name: the column's name, for the descriptions.
 
   Returns:
     An array of type `target`, null where a value cannot be expressed in it; and
-    a description of each such value.
+    a description of each such value. Both are the same whether there is pandas
+    or not. A float beyond the range of a smaller type becomes infinite; lists
+    keep their null elements, which are for the dataset to judge.
   """
   if pa.types.is_dictionary(column.type):
     column = column.dictionary_decode()
@@ -54,11 +63,13 @@ def cast_column(
       column = pc.if_else(pc.equal(column, ""), None, column)
   elif pa.types.is_floating(column.type) and not pa.types.is_floating(target):
     column = nan_to_null(column)
+  elif _is_list_view(column.type):
+    column = arrays.from_list_view(column)
   if column.type == target:
     return column, {}
   try:
     return pc.cast(column, target), {}
-  except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+  except _CAST_ERRORS:
     return _cast_one_by_one(column, target, name)
 
 
@@ -110,7 +121,9 @@ def make_column(
     column = pa.array(values)
   except (pa.ArrowException, OverflowError, UnicodeError):
     # Mixed types, e.g. 3 and "3", integers beyond 64 bits, or half a surrogate
-    # pair: every value by its own words.
+    # pair: every value by its own words. A list has none.
+    if pa.types.is_list(target) and len(values) > 1:
+      return _make_one_by_one(values, target, name)
     column = pa.array(
       [
         None if v is None else str(v).encode("utf-8", "replace") for v in values
@@ -129,17 +142,50 @@ def _cast_one_by_one(
   column: pa.Array, target: pa.DataType, name: str
 ) -> tuple[pa.Array, BadValues]:
   """Casts values that cannot be cast together."""
-  parts = []
+  nothing = pa.nulls(1, target)
+  parts = [nothing.slice(0, 0)]
   bad: BadValues = {}
   for i in range(len(column)):
-    value = column.slice(i, 1)
+    # Not a slice, with which the elements of all lists would be cast.
+    value = column.take(arrays.from_numpy(np.array([i])))
+    if value.null_count:  # Of whatever type it would be.
+      parts.append(nothing)
+      continue
     try:
       parts.append(pc.cast(value, target))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-      parts.append(pa.nulls(1, target))
-      shown = repr(value[0].as_py())[:_MAX_SHOWN_CHARACTERS]
-      bad[i] = f"column '{name}': {shown} is no {target}"
+    except _CAST_ERRORS:
+      parts.append(nothing)
+      bad[i] = f"column '{name}': {_show(value)} is no {target}"
   return pa.concat_arrays(parts), bad
+
+
+def _make_one_by_one(
+  values: Sequence[Any], target: pa.DataType, name: str
+) -> tuple[pa.Array, BadValues]:
+  """Makes a column of values of which no column can be made together."""
+  parts = []
+  bad: BadValues = {}
+  for i, value in enumerate(values):
+    part, bad_values = make_column([value], target, name)
+    parts.append(part)
+    if bad_values:
+      bad[i] = bad_values[0]
+  return pa.concat_arrays(parts), bad
+
+
+def _show(value: pa.Array) -> str:
+  """Describes a value, the only one of an array, in Arrow's words.
+
+  Python's own depend on whether there is pandas, which has a type for
+  nanoseconds, and it has none for years beyond 9999 or unknown time zones.
+  """
+  if pa.types.is_string(value.type):
+    return repr(value[0].as_py())[:_MAX_SHOWN_CHARACTERS]
+  if pa.types.is_struct(value.type):
+    return f"a {value.type}"[:_MAX_SHOWN_CHARACTERS]
+  words = value.to_string(indent=0, skip_new_lines=True)
+  words = " ".join(words.split()).removeprefix("[").removesuffix("]")
+  return words[:_MAX_SHOWN_CHARACTERS]
 
 
 def _holds_text(data_type: pa.DataType) -> bool:
@@ -148,6 +194,15 @@ def _holds_text(data_type: pa.DataType) -> bool:
     or pa.types.is_large_string(data_type)
     or pa.types.is_binary(data_type)
     or pa.types.is_large_binary(data_type)
+    or pa.types.is_fixed_size_binary(data_type)
+    or pa.types.is_string_view(data_type)
+    or pa.types.is_binary_view(data_type)
+  )
+
+
+def _is_list_view(data_type: pa.DataType) -> bool:
+  return pa.types.is_list_view(data_type) or pa.types.is_large_list_view(
+    data_type
   )
 
 

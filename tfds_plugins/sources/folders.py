@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence
 import re
+import stat
 
 from etils import epath
 
@@ -72,6 +73,25 @@ def shorten(names: Sequence[str]) -> str:
   shown = ", ".join(names[:_MAX_LISTED_NAMES])
   more = len(names) - _MAX_LISTED_NAMES
   return f"{shown} and {more:,} more" if more > 0 else shown
+
+
+def check_regular(path: epath.Path) -> None:
+  """Checks that what has the name of a file is one, before it is opened.
+
+  To open a named pipe is to wait, maybe for ever, for someone to write to it.
+
+  Args:
+    path: a local or remote file; links are followed.
+
+  Raises:
+    OSError: there is nothing, or something else, as after opening it.
+  """
+  status = path.stat()
+  if status.is_directory:
+    raise IsADirectoryError("this is a folder, not a file")
+  # Remote files have no mode.
+  if status.mode is not None and not stat.S_ISREG(status.mode):
+    raise OSError("this is a pipe, socket or device, not a file")
 
 
 def get_size(path: epath.Path) -> int:

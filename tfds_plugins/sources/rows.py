@@ -45,9 +45,9 @@ class SourceBatch:
   """Some rows of a source shard, in source order.
 
   Attributes:
-    rows: columns `key`, `image` (if the source has images), and those that the
-      dataset asked for, with the types that it asked for; nulls where the
-      source has none.
+    rows: columns `key`, `image` (if the source has images; valid until the next
+      batch is asked for), and those that the dataset asked for, with the types
+      that it asked for; nulls where the source has none.
     skipped: rows that the source itself cannot give.
     num_rows: how many rows of the source this batch accounts for.
     missing_columns: columns that were asked for and that the source of these

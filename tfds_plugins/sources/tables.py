@@ -16,7 +16,6 @@ import dataclasses
 from etils import epath
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
@@ -171,16 +170,16 @@ def _list_parquets(folder: epath.Path) -> list[epath.Path]:
 def _is_download(path: epath.Path) -> bool:
   """Whether a parquet is img2dataset's output."""
   try:
-    with parquet_files.reading(str(path), _TO_DO), path.open("rb") as f:
-      return _DOWNLOAD_COLUMN in pq.read_schema(f).names
+    schema = parquet_files.look_at(path, _TO_DO).schema
   except errors.SourceError:
     return False  # Its damage is told when all files are checked.
+  return _DOWNLOAD_COLUMN in schema.names
 
 
 def _check_files(
   paths: Sequence[epath.Path], wanted: pa.Schema, required: Collection[str]
 ) -> list[TableShard]:
-  """Looks at the footers of all files."""
+  """Looks at the footers and a few rows of all files."""
 
   def check(path: epath.Path) -> TableShard | str:
     try:
@@ -201,9 +200,8 @@ def _check_files(
 def _check_file(
   path: epath.Path, wanted: pa.Schema, required: Collection[str]
 ) -> TableShard:
-  with parquet_files.reading(str(path), _TO_DO), path.open("rb") as f:
-    file = pq.ParquetFile(f)
-    schema, metadata = file.schema_arrow, file.metadata
+  info = parquet_files.look_at(path, _TO_DO, wanted.names)
+  schema = info.schema
   missing = sorted(set(required) - set(schema.names))
   if missing:
     problem = errors.Problem(
@@ -214,19 +212,10 @@ def _check_file(
       to_do="Keep the files of other datasets in other folders.",
     )
     raise errors.SourceError(str(problem))
-  parquet_files.check_unique_columns(schema, str(path), _TO_DO)
-  size_bytes = metadata.num_rows * sum(
-    len(name) + _VALUE_BYTES for name in wanted.names
-  )
-  for i in range(metadata.num_row_groups):
-    group = metadata.row_group(i)
-    for j in range(group.num_columns):
-      column = group.column(j)
-      if column.path_in_schema.partition(".")[0] in wanted.names:
-        size_bytes += column.total_uncompressed_size
+  record_bytes = sum(len(name) + _VALUE_BYTES for name in wanted.names)
   return TableShard(
     name=path.name.removesuffix(_SUFFIX),
-    length=metadata.num_rows,
-    size_bytes=size_bytes,
+    length=info.num_rows,
+    size_bytes=info.num_rows * record_bytes + info.value_bytes,
     path=str(path),
   )

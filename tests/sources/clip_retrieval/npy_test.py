@@ -1,6 +1,7 @@
 """Tests of files of vectors, against NumPy's own reader."""
 
 import io
+import os
 import pickle
 
 from etils import epath
@@ -122,13 +123,58 @@ def test_other_arrays_are_refused(tmp_path, array, found):
   assert found in message
 
 
+def with_header(header, num_bytes=48):
+  """Returns a file with this text for a header."""
+  text = f"{header:117}\n".encode("latin-1")
+  size = len(text).to_bytes(2, "little")
+  return b"\x93NUMPY\1\0" + size + text + bytes(num_bytes)
+
+
+@pytest.mark.parametrize(
+  ("descr", "shape", "message"),
+  [
+    ("('<f2',)", "(6, 4)", "cannot be read"),
+    ("()", "(6, 4)", "cannot be read"),
+    ("[('a',)]", "(6, 4)", "cannot be read"),
+    ("{}", "(6, 4)", "does not hold vectors"),
+    ("('<f2', -1)", "(6, 4)", "cannot be read"),
+    ("'V99999999999999999999'", "(6, 4)", "cannot be read"),
+    ("'<f2'", "(-6, -4)", "does not hold vectors"),
+    ("'<f2'", "(6, -4)", "does not hold vectors"),
+    ("'<f2'", "(6, 4.0)", "cannot be read"),
+    ("'<f2'", "(0x" + "f" * 15 + ", 4)", "is cut off"),
+    ("'<f2'", "(0x" + "f" * 4000 + ", 4)", "cannot be read"),
+  ],
+)
+def test_crafted_headers_are_refused(tmp_path, descr, shape, message):
+  path = tmp_path / "x.npy"
+  path.write_bytes(
+    with_header(
+      f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}"
+    )
+  )
+
+  assert message in refused(path)
+
+
+def test_a_crafted_header_that_says_the_truth_is_read(tmp_path):
+  path = epath.Path(tmp_path / "x.npy")
+  path.write_bytes(
+    with_header("{'descr': '<f2', 'fortran_order': False, 'shape': (6, 4)}")
+  )
+
+  assert (read(path, 0, 6) == np.zeros((6, 4))).all()
+
+
 def test_what_is_no_file_is_refused(tmp_path):
   (tmp_path / "empty.npy").write_bytes(b"")
   (tmp_path / "folder.npy").mkdir()
+  os.mkfifo(tmp_path / "pipe.npy")  # To open it would be to wait for ever.
 
   assert "an empty file (0 bytes)" in refused(tmp_path / "empty.npy")
   assert "cannot be read" in refused(tmp_path / "folder.npy")
   assert "cannot be read" in refused(tmp_path / "missing.npy")
+  assert "pipe, socket or device, not a file" in refused(tmp_path / "pipe.npy")
 
 
 def make_file():

@@ -1,6 +1,8 @@
 """Tests of partitions: finding, checking and reading them."""
 
+import os
 import shutil
+import tracemalloc
 
 from etils import epath
 from hypothesis import given
@@ -179,14 +181,39 @@ def test_a_damaged_page_is_an_error_of_ours(tmp_path):
   caption = pq.read_metadata(path).row_group(0).column(1)
   start = caption.dictionary_page_offset
   data[start : start + 500] = bytes(500)
+  (shard,) = check(tmp_path).shards  # It is damaged between check and reading.
   path.write_bytes(bytes(data))
-  (shard,) = check(tmp_path).shards
 
   with pytest.raises(errors.SourceError) as e:
     read(shard, 0, 4000)
 
-  assert "The parquet cannot be read" in str(e.value)
-  assert str(path) in str(e.value)
+  for message in (str(e.value), refused(tmp_path)):
+    assert "The parquet cannot be read" in message
+    assert str(path) in message
+
+
+@pytest.mark.parametrize("kind", ["img_emb", "text_emb", "metadata"])
+def test_a_pipe_in_place_of_a_file_is_refused(tmp_path, kind):
+  """It would be waited for, for ever."""
+  write_many(tmp_path, {0: 2})
+  (path,) = (tmp_path / kind).iterdir()
+  path.unlink()
+  os.mkfifo(path)
+
+  message = refused(tmp_path)
+
+  assert "this is a pipe, socket or device, not a file" in message
+  assert str(path) in message
+
+
+def test_sizes_count_text_that_the_file_has_once(tmp_path):
+  """Parquet's dictionaries: 3,000 captions of 50 kB are 150 MB of records."""
+  metadata = write.make_metadata(0, 3000).assign(caption="x" * 50_000)
+  write.write_partition(tmp_path, 0, metadata, write.make_vectors(0, 3000, 8))
+
+  (shard,) = check(tmp_path, dim=8).shards
+
+  assert shard.size_bytes == pytest.approx(3000 * 50_300, rel=0.01)
 
 
 # Any text that is not a surrogate, and any float that a double can be.
@@ -242,9 +269,28 @@ def test_what_is_read_equals_what_was_written(
 
 
 def test_memory_holds_a_batch_and_not_a_partition(tmp_path):
-  write_many(tmp_path, {0: 10_000})
+  """What Arrow and NumPy hold while a partition of 48 MB is read."""
+  num_rows = 20_000
+  metadata = write.make_metadata(0, num_rows).assign(
+    caption=[f"{i:0400d}" for i in range(num_rows)]
+  )
+  write.write_partition(tmp_path, 0, metadata)
+  del metadata
   (shard,) = check(tmp_path).shards
+  source_slice = SourceSlice(shard=shard, start=0, stop=num_rows)
+  before = pa.total_allocated_bytes()
+  num_read, largest, peak = 0, 0, 0
 
-  batches = read(shard, 0, 10_000)
+  tracemalloc.start()
+  for batch in embeddings.iter_batches(source_slice, WANTED):
+    num_read += batch.num_rows
+    largest = max(largest, batch.num_rows)
+    peak = max(peak, pa.total_allocated_bytes() - before)
+  _, python_peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
 
-  assert max(batch.num_rows for batch in batches) <= 2048
+  assert num_read == num_rows
+  assert largest == 1024
+  # Two batches of 2.5 kB a row at most, and the pages of two columns.
+  assert python_peak < 8 << 20
+  assert peak < 8 << 20

@@ -1,7 +1,10 @@
 """Tests of shards that are damaged, or hold rows that cannot be used."""
 
+import dataclasses
+import os
 import tarfile
 
+from etils import epath
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -10,8 +13,11 @@ from slices import make_slice
 from slices import read
 
 from tfds_plugins import errors
+from tfds_plugins.sources.img2dataset import listing
 from tfds_plugins.sources.img2dataset import samples
+from tfds_plugins.sources.img2dataset import source
 from tfds_plugins.sources.img2dataset import webdataset
+from tfds_plugins.sources.img2dataset.shards import Format
 
 
 def test_failed_rows_are_skipped_with_img2datasets_reason(tmp_path):
@@ -229,6 +235,74 @@ def test_a_parquet_with_repeated_columns_is_refused(tmp_path):
 
   with pytest.raises(errors.SourceError, match="same name"):
     read(make_slice(tmp_path, "0"))
+
+
+@pytest.mark.parametrize("fault", ["name", "pipe"])
+@pytest.mark.parametrize("output_format", ["webdataset", "parquet"])
+def test_a_parquet_that_cannot_be_read_is_named(tmp_path, output_format, fault):
+  """Of images, and beside a tar: before the first row is read."""
+  rows = [shards.make_row(i, f"00{i}") for i in range(3)]
+  for stem in ("00000", "00001"):
+    shards.write_shard(tmp_path, stem, rows, {"000": b"image"})
+  path = tmp_path / "00001.parquet"
+  if output_format == "parquet":
+    table = pa.Table.from_pylist([{**row, "jpg": b"image"} for row in rows])
+    pq.write_table(table, path, store_schema=False)
+  content = path.read_bytes()
+  if fault == "pipe":
+    path.unlink()
+    os.mkfifo(path)
+  else:
+    # The name in the schema: the first in the footer.
+    place = content.index(
+      b"LICENSE", len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    )
+    path.write_bytes(content[:place] + b"\xef" + content[place + 1 :])
+
+  is_tar = output_format == "webdataset"
+  found = listing.Listing(
+    source_dir=epath.Path(tmp_path),
+    shards=[
+      make_slice(tmp_path, "00000").shard,
+      dataclasses.replace(
+        make_slice(tmp_path, "00000").shard,
+        name="00001",
+        format=Format(output_format),
+        path=str(tmp_path / "00001.tar") if is_tar else str(path),
+        parquet_path=str(path) if is_tar else "",
+      ),
+    ],
+    unfinished=[],
+    without_images=[],
+  )
+  with pytest.raises(errors.SourceError) as e:
+    source.check_source(found)
+
+  assert "The parquet cannot be read" in str(e.value)
+  assert str(path) in str(e.value)
+  assert {"name": "UnicodeDecodeError", "pipe": "a pipe, socket"}[fault] in str(
+    e.value
+  )
+
+
+def test_a_damaged_page_beside_a_tar_is_an_error_of_ours(tmp_path):
+  """Rows by key, of a column that is read only when its rows are."""
+  rows = [shards.make_row(i, f"00{i}") for i in range(4)]
+  shards.write_shard(tmp_path, "0", rows, {row["key"]: b"x" for row in rows})
+  path = tmp_path / "0.parquet"
+  content = bytearray(path.read_bytes())
+  index = shards.SCHEMA.get_field_index("caption")
+  column = pq.read_metadata(path).row_group(0).column(index)
+  start = column.dictionary_page_offset
+  content[start : start + column.total_compressed_size] = bytes(
+    column.total_compressed_size
+  )
+  path.write_bytes(bytes(content))
+
+  with pytest.raises(errors.SourceError, match="cannot be read") as e:
+    read(make_slice(tmp_path, "0"))
+
+  assert str(path) in str(e.value)
 
 
 def test_a_tar_of_which_the_parquet_knows_nothing_is_refused(tmp_path):

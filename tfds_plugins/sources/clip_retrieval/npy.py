@@ -18,6 +18,7 @@ from etils import epath
 import numpy as np
 
 from tfds_plugins import errors
+from tfds_plugins.sources import folders
 
 _MAGIC = b"\x93NUMPY"
 _STORED = np.dtype("<f2")
@@ -32,6 +33,8 @@ _HEADER_READERS: dict[Any, Any] = {
 _HEADER_ERRORS = (
   ValueError,
   KeyError,
+  IndexError,
+  OverflowError,
   TypeError,
   SyntaxError,
   RecursionError,
@@ -159,11 +162,18 @@ def read_header(path: epath.Path) -> NpyVectors:
   """
   where = str(path)
   with _reading(where):
+    folders.check_regular(path)
     size_bytes = path.stat().length
     with path.open("rb") as file:
       shape, is_fortran, dtype = _parse_header(cast(BinaryIO, file), where)
       offset = file.tell()
-  if dtype.kind != "f" or dtype.itemsize > 8 or len(shape) != 2 or not shape[1]:
+  if (
+    dtype.kind != "f"
+    or dtype.itemsize > 8
+    or len(shape) != 2
+    or shape[0] < 0
+    or shape[1] < 1
+  ):
     raise _error(
       "The file does not hold vectors of floats.",
       where,
@@ -210,6 +220,8 @@ def _parse_header(
   try:
     version = np.lib.format.read_magic(file)
     shape, is_fortran, dtype = _HEADER_READERS[version](file)
+    # Integers of thousands of digits cannot even be printed.
+    shape = tuple(np.array(shape, np.int64).tolist())
   except _HEADER_ERRORS as e:
     raise _error(
       "The header of the .npy file cannot be read.",

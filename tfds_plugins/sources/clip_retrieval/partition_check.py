@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 import concurrent.futures
-from typing import Any
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
@@ -22,6 +20,7 @@ from tfds_plugins.sources.rows import Source
 _NUM_CHECKING_THREADS = 16
 # What a record takes beside vectors and metadata: names and sizes.
 _RECORD_BYTES = 256
+_STORED_BYTES = 2  # A float16.
 _TO_DO = "Download the file again."
 _MODELS = "CLIP ViT-B/32 gives 512, ViT-L/14 768, ViT-H/14 1024"
 
@@ -33,7 +32,7 @@ def check_source(
   wanted: pa.Schema,
   advise_dim: Callable[[int], str],
 ) -> Source:
-  """Looks at headers and footers of all partitions.
+  """Looks at headers, footers and a few rows of all partitions.
 
   Args:
     listing: from `partitions.find_partitions`.
@@ -90,7 +89,7 @@ def _make_partition(
   wanted: pa.Schema,
   advise_dim: Callable[[int], str],
 ) -> EmbeddingPartition:
-  """Looks at the headers and the footer of a partition's files."""
+  """Looks at the headers, the footer and a few rows of a partition's files."""
   image_path, text_path, metadata_path = (
     files.paths[kind]
     for kind in (
@@ -101,11 +100,7 @@ def _make_partition(
   )
   image_vectors = npy.read_header(image_path)
   text_vectors = npy.read_header(text_path)
-  where = str(metadata_path)
-  with parquet_files.reading(where, _TO_DO), metadata_path.open("rb") as file:
-    metadata = pq.read_metadata(cast(Any, file))
-    schema = metadata.schema.to_arrow_schema()
-  parquet_files.check_unique_columns(schema, where, _TO_DO)
+  metadata = parquet_files.look_at(metadata_path, _TO_DO, wanted.names)
   for vectors in (image_vectors, text_vectors):
     if vectors.dim != dim:
       problem = errors.Problem(
@@ -135,22 +130,11 @@ def _make_partition(
   return EmbeddingPartition(
     name=str(files.number),
     length=metadata.num_rows,
-    size_bytes=_estimate_bytes(metadata, dim, wanted),
+    size_bytes=(
+      metadata.num_rows * (2 * dim * _STORED_BYTES + _RECORD_BYTES)
+      + metadata.value_bytes
+    ),
     image_vectors=image_vectors,
     text_vectors=text_vectors,
-    metadata_path=where,
+    metadata_path=str(metadata_path),
   )
-
-
-def _estimate_bytes(
-  metadata: pq.FileMetaData, dim: int, wanted: pa.Schema
-) -> int:
-  """Estimates what the records of a partition will take."""
-  size_bytes = metadata.num_rows * (2 * dim * 2 + _RECORD_BYTES)
-  for i in range(metadata.num_row_groups):
-    group = metadata.row_group(i)
-    for j in range(group.num_columns):
-      column = group.column(j)
-      if column.path_in_schema in wanted.names:
-        size_bytes += column.total_uncompressed_size
-  return size_bytes

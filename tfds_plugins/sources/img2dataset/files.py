@@ -123,8 +123,10 @@ class _FileSamples:
   def read_row(self, sample: Sample) -> Mapping[str, Any] | str:
     """Reads and parses the `.json` file."""
     key = sample.key.decode("utf-8", "surrogateescape")
+    path = self._folder / f"{key}.json"
     try:
-      with (self._folder / f"{key}.json").open("rb") as f:
+      folders.check_regular(path)
+      with path.open("rb") as f:
         data: Any = f.read(json_rows.MAX_JSON_BYTES + 1)
     except FileNotFoundError:
       return "neither a row in a parquet nor a .json file"
@@ -139,6 +141,7 @@ class _FileSamples:
 
 def _read_image(sample: Sample, path: epath.Path) -> int:
   """Reads the image of a sample and returns its size."""
+  folders.check_regular(path)
   with path.open("rb") as f:
     data: Any = f.read(samples_lib.MAX_IMAGE_BYTES + 1)
   if len(data) > samples_lib.MAX_IMAGE_BYTES:

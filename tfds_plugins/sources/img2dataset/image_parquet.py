@@ -13,7 +13,6 @@ import dataclasses
 from etils import epath
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
@@ -65,10 +64,8 @@ def check(shard: ImageShard) -> ImageShard:
     errors.SourceError: it is damaged, or not img2dataset's output with images.
   """
   path = epath.Path(shard.path)
-  with parquet_files.reading(shard.path, _TO_DO), path.open("rb") as f:
-    file = pq.ParquetFile(f)
-    schema = file.schema_arrow
-    num_rows = file.metadata.num_rows
+  info = parquet_files.look_at(path, _TO_DO)
+  schema = info.schema
   parquet_rows.check_columns(schema, shard.path, _TO_DO)
   names = find_image_columns(schema)
   if len(names) != 1:
@@ -82,8 +79,8 @@ def check(shard: ImageShard) -> ImageShard:
     raise errors.SourceError(str(problem))
   return dataclasses.replace(
     shard,
-    length=num_rows,
-    size_bytes=max(num_rows, folders.get_size(path)),
+    length=info.num_rows,
+    size_bytes=max(info.num_rows, folders.get_size(path)),
   )
 
 
@@ -103,8 +100,7 @@ def iter_batches(
     errors.SourceError: the file is damaged behind its footer.
   """
   path = epath.Path(source_slice.shard.path)
-  with parquet_files.reading(str(path), _TO_DO), path.open("rb") as f:
-    schema = pq.read_schema(f)
+  schema = parquet_files.look_at(path, _TO_DO).schema
   (image_name,) = find_image_columns(schema)
   names = {image_name, *_STATUS_COLUMNS.names, *wanted.names}
   for batch in parquet_files.iter_rows(

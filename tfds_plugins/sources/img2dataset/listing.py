@@ -10,7 +10,6 @@ import dataclasses
 import re
 
 from etils import epath
-import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
@@ -337,10 +336,10 @@ class _FolderContent:
     """Whether a parquet is a shard of format `parquet`."""
     path = self.files[f"{stem}.parquet"]
     try:
-      with parquet_files.reading(str(path), ""), path.open("rb") as f:
-        return bool(image_parquet.find_image_columns(pq.read_schema(f)))
+      schema = parquet_files.look_at(path, "").schema
     except errors.SourceError:
       return False
+    return bool(image_parquet.find_image_columns(schema))
 
 
 def _sort_stems(names: Iterable[str]) -> list[str]:

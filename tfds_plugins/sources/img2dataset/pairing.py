@@ -56,7 +56,8 @@ def iter_batches(
     wanted: names and types of the metadata columns.
 
   Yields:
-    Batches with the columns `key`, `image` and the wanted ones.
+    Batches with the columns `key`, `image` and the wanted ones. The images are
+    valid until the next batch is asked for.
 
   Raises:
     errors.SourceError: shard or parquet are not what img2dataset writes, or a
@@ -96,6 +97,7 @@ class _Join:
     self._keys_without_row: set[bytes] = set()
     # Whether the sample in which the shard ends has been met.
     self._has_cut_sample = False
+    self._images = arrays.BinaryBuffer()
     # Why the first sample without a key cannot be had.
     self._nameless: tuple[str, str] | None = None
 
@@ -136,7 +138,7 @@ class _Join:
     batch = pa.RecordBatch.from_arrays(
       [
         arrays.make_strings([s.name for s in kept]),
-        arrays.make_binary([cast(bytes, s.image) for s in kept]),
+        self._images.make_binary([cast(bytes, s.image) for s in kept]),
         *metadata.columns,
       ],
       names=[KEY_COLUMN, IMAGE_COLUMN, *self._wanted.names],

@@ -10,20 +10,25 @@ keys that start again in every shard.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 
 from etils import epath
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfds_plugins import errors
+from tfds_plugins.sources import arrays as arrays_lib
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import parquet_files
 from tfds_plugins.sources.img2dataset import keys as keys_lib
 
 # Without these a parquet is not img2dataset's output.
 REQUIRED_COLUMNS = ("key", "status", "url")
+# So many rows are read at once, or a row group that has more.
+_CHUNK_ROWS = 2048
+# Of so many bytes, the chunks last read are kept.
+_KEPT_BYTES = 32 << 20
 # Values of `status`; the other two say that there is no image.
 SUCCESS = "success"
 _FAILURES = ("failed_to_download", "failed_to_resize")
@@ -63,24 +68,23 @@ class ParquetRows:
     """
     self._where = str(path)
     self._wanted = wanted
-    self._last_group: tuple[int, pa.Table] | None = None
+    self._chunks: dict[int, pa.Table] = {}
     self._stack = contextlib.ExitStack()
-    with parquet_files.reading(self._where, _TO_DO):
-      self._file = pq.ParquetFile(self._stack.enter_context(path.open("rb")))
-      check_columns(self._file.schema_arrow, self._where)
-      self.column_names = frozenset(self._file.schema_arrow.names)
-      groups = [
-        self._file.metadata.row_group(i).num_rows
-        for i in range(self._file.num_row_groups)
-      ]
-      self._group_starts = np.cumsum([0, *groups])
-      keys = self._file.read(columns=["key"], use_threads=False)["key"]
-    self.num_rows = self._file.metadata.num_rows
-    keys = self._normalize_keys(keys)
+    try:
+      opened = parquet_files.open_file(path, _TO_DO, self._stack)
+      check_columns(opened.schema, self._where)
+      self._file = opened.file
+      self.column_names = frozenset(opened.schema.names)
+      self.num_rows = sum(opened.group_rows)
+      self._chunk_groups, self._chunk_starts = _make_chunks(opened.group_rows)
+      keys = self._read_keys()
+      self.index = keys_lib.KeyIndex(keys, where=self._where)
+    except errors.SourceError:
+      self._stack.close()
+      raise
     # Integer keys start again in every shard: alone they cannot tell whether a
     # parquet belongs to its tar.
     self.has_global_keys = pa.types.is_string(keys.type)
-    self.index = keys_lib.KeyIndex(keys, where=self._where)
 
   def __enter__(self) -> ParquetRows:
     return self
@@ -100,22 +104,21 @@ class ParquetRows:
       A batch of n rows in that order, with the wanted columns and types; and
       the rows of it with a value that cannot be expressed in the wanted type.
     """
-    groups = np.searchsorted(self._group_starts, positions, side="right") - 1
-    tables, places = [], []
-    for group in np.unique(groups):
-      inside = np.flatnonzero(groups == group)
-      rows = positions[inside] - self._group_starts[group]
-      with parquet_files.reading(self._where, _TO_DO):
-        tables.append(
-          self._read_group(int(group)).take(pa.array(rows.tolist(), pa.int64()))
-        )
-      places.append(inside)
-    if not tables:
+    if not len(positions):
       return columns_lib.to_batch(self._wanted.empty_table()), {}
-    order = np.argsort(np.concatenate(places), kind="stable").tolist()
-    found = columns_lib.to_batch(
-      pa.concat_tables(tables).take(pa.array(order, pa.int64()))
-    )
+    chunks = np.searchsorted(self._chunk_starts, positions, side="right") - 1
+    tables = []
+    rows = np.empty(len(positions), np.int64)
+    num_before = 0
+    for chunk in np.unique(chunks).tolist():
+      table = self._read_chunk(chunk)
+      is_inside = chunks == chunk
+      first = self._chunk_starts[chunk] - num_before
+      rows[is_inside] = positions[is_inside] - first
+      num_before += table.num_rows
+      tables.append(table)
+    table = tables[0] if len(tables) == 1 else pa.concat_tables(tables)
+    found = columns_lib.to_batch(table.take(arrays_lib.from_numpy(rows)))
     arrays, bad = columns_lib.cast_batch(found, self._wanted)
     return pa.RecordBatch.from_arrays(arrays, schema=self._wanted), bad
 
@@ -129,40 +132,61 @@ class ParquetRows:
     """
     names = ["key", "status", "error_message"]
     start = 0
+    for batch in self._iter_batches(names):
+      mask = is_wanted[start : start + len(batch)]
+      start += len(batch)
+      marked = batch.filter(pa.array(mask.tolist(), pa.bool_()))
+      columns = [
+        self._to_text(marked.column(name))
+        if name in self.column_names
+        # Before there were messages, the status said all.
+        else [""] * len(marked)
+        for name in names
+      ]
+      yield from zip(*columns)
+
+  def _iter_batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    # What is done with a batch is not done in here, nor taken for damage.
     with parquet_files.reading(self._where, _TO_DO):
-      for batch in self._file.iter_batches(
+      yield from self._file.iter_batches(
         columns=[name for name in names if name in self.column_names],
         use_threads=False,
-      ):
-        mask = is_wanted[start : start + len(batch)]
-        start += len(batch)
-        marked = batch.filter(pa.array(mask.tolist(), pa.bool_()))
-        columns = [
-          self._to_text(marked.column(name))
-          if name in self.column_names
-          # Before there were messages, the status said all.
-          else [""] * len(marked)
-          for name in names
-        ]
-        yield from zip(*columns)
+      )
 
   def _to_text(self, column: pa.Array) -> list[str]:
     text, _ = columns_lib.cast_column(column, pa.string(), "")
     return text.fill_null("").to_pylist()
 
-  def _read_group(self, group: int) -> pa.Table:
-    # The tar and the parquet usually have the same order: consecutive calls
-    # meet in one row group, and the oldest files have only one.
-    if self._last_group is None or self._last_group[0] != group:
+  def _read_chunk(self, chunk: int) -> pa.Table:
+    """Reads a run of row groups.
+
+    The shard and the parquet usually have the same order: consecutive calls
+    meet in one chunk. Where they have not, as many are kept as are no burden.
+    """
+    table = self._chunks.pop(chunk, None)
+    if table is None:
       names = [n for n in self._wanted.names if n in self.column_names]
       with parquet_files.reading(self._where, _TO_DO):
-        table = self._file.read_row_group(
-          group, columns=names, use_threads=False
+        table = self._file.read_row_groups(
+          self._chunk_groups[chunk], columns=names, use_threads=False
         )
-      self._last_group = (group, table)
-    return self._last_group[1]
+    self._chunks[chunk] = table  # The last one of all.
+    while sum(kept.nbytes for kept in self._chunks.values()) > _KEPT_BYTES:
+      if len(self._chunks) == 1:
+        break
+      del self._chunks[next(iter(self._chunks))]
+    return table
 
-  def _normalize_keys(self, keys: pa.ChunkedArray) -> pa.Array:
+  def _read_keys(self) -> pa.Array:
+    with parquet_files.reading(self._where, _TO_DO):
+      keys = self._file.read(columns=["key"], use_threads=False)["key"]
+    if len(keys) != self.num_rows:
+      raise keys_lib.key_error(
+        "Keys are missing.",
+        self._where,
+        f"{self.num_rows:,} keys, by the footer of the parquet",
+        f"{len(keys):,}",
+      )
     is_number = pa.types.is_integer(keys.type) or pa.types.is_floating(
       keys.type
     )
@@ -179,6 +203,35 @@ class ParquetRows:
         next(iter(bad.values())),
       )
     return column
+
+
+def _make_chunks(
+  group_rows: Sequence[int],
+) -> tuple[list[list[int]], np.ndarray]:
+  """Puts row groups together that are read at once.
+
+  img2dataset's have 100 rows: one by one, opening them would take longer than
+  reading them.
+
+  Args:
+    group_rows: the number of rows of each row group.
+
+  Returns:
+    The numbers of the row groups of each chunk, and its first row.
+  """
+  chunks: list[list[int]] = []
+  starts: list[int] = []
+  num_rows = _CHUNK_ROWS
+  first = 0
+  for group, length in enumerate(group_rows):
+    if num_rows + length > _CHUNK_ROWS:
+      chunks.append([])
+      starts.append(first)
+      num_rows = 0
+    chunks[-1].append(group)
+    num_rows += length
+    first += length
+  return chunks, np.array(starts, np.int64)
 
 
 def explain_status(status: str, message: str) -> tuple[str, str]:
@@ -204,8 +257,7 @@ def check_columns(
     to_do: what the user can do about it.
 
   Raises:
-    errors.SourceError: a required column is missing, or a column is there
-      twice.
+    errors.SourceError: a required column is missing.
   """
   missing = [name for name in REQUIRED_COLUMNS if name not in schema.names]
   if missing:
@@ -217,7 +269,6 @@ def check_columns(
       to_do=to_do,
     )
     raise errors.SourceError(str(problem))
-  parquet_files.check_unique_columns(schema, where, to_do)
 
 
 def check_file(path: epath.Path) -> None:
@@ -229,6 +280,4 @@ def check_file(path: epath.Path) -> None:
   Raises:
     errors.SourceError: it is damaged, or not img2dataset's.
   """
-  with parquet_files.reading(str(path), _TO_DO), path.open("rb") as f:
-    schema = pq.read_schema(f)
-  check_columns(schema, str(path))
+  check_columns(parquet_files.look_at(path, _TO_DO).schema, str(path))

@@ -18,6 +18,7 @@ from etils import epath
 import pyarrow as pa
 
 from tfds_plugins import errors
+from tfds_plugins.sources import folders
 from tfds_plugins.sources.img2dataset import example_proto
 from tfds_plugins.sources.img2dataset import pairing
 from tfds_plugins.sources.img2dataset import record_reader
@@ -66,8 +67,10 @@ def check(shard: ImageShard) -> ImageShard:
   Raises:
     errors.SourceError: it is something else.
   """
+  path = epath.Path(shard.path)
   try:
-    with epath.Path(shard.path).open("rb") as f:
+    folders.check_regular(path)
+    with path.open("rb") as f:
       start: Any = f.read(record_reader.HEAD.size)
     found = f"a file that starts with {start!r}"
   except OSError as e:

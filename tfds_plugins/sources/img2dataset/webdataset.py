@@ -19,6 +19,7 @@ from etils import epath
 import pyarrow as pa
 
 from tfds_plugins import errors
+from tfds_plugins.sources import folders
 from tfds_plugins.sources.img2dataset import json_rows
 from tfds_plugins.sources.img2dataset import pairing
 from tfds_plugins.sources.img2dataset import samples as samples_lib
@@ -73,8 +74,10 @@ def check(shard: ImageShard) -> ImageShard:
   Raises:
     errors.SourceError: it is something else.
   """
+  path = epath.Path(shard.path)
   try:
-    with epath.Path(shard.path).open("rb") as f:
+    folders.check_regular(path)
+    with path.open("rb") as f:
       start = cast(bytes, f.read(tar.BLOCK_BYTES))
   except OSError as e:
     start, found = b"", f"{type(e).__name__}: {e}"
