@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import sys
 
 import numpy as np
 import tensorflow as tf
@@ -201,6 +203,12 @@ def prepare(corpus: type[Corpus], data_dir, num_shards: int) -> Corpus:
     download_config=tfds.download.DownloadConfig(num_shards=num_shards)
   )
   return builder
+
+
+def make_env() -> dict[str, str]:
+  """Returns the environment of a process that imports what this one does."""
+  folders = [str(pathlib.Path(__file__).parent), *filter(None, sys.path)]
+  return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
 
 def to_plain(value):

@@ -1,6 +1,6 @@
 """Reading a prepared dataset in batches.
 
-lanes -> records (batches of serialized examples, in TFDS's order) -> features
+records (batches of serialized examples, in TFDS's order) -> features
 (one parse a batch) -> dataset; `builder.BatchReaderBuilder` is where TFDS
 calls it.
 """

@@ -15,7 +15,16 @@ class BatchReaderBuilder(
 ):
   """A `tfds.core.DatasetBuilder` whose `as_dataset` parses whole batches.
 
-  The elements are those of TFDS, and so is what is on disk.
+  The elements are those of TFDS, and so is what is on disk: the same values in
+  the same order and the same batches, in graphs, too, and for each worker that
+  `tf.distribute` gives a part of the files or batches. It differs that
+
+  - a file that has not the length that the dataset's metadata have is an error
+    even where the sum of all is right, or where a worker does not know it;
+  - `tf.distribute` does not see the size of the batches, as of any dataset that
+    ends in a `map`: where it splits one between replicas that they do not
+    divide evenly, as the last one may be, some get a row more or less than they
+    would of TFDS.
   """
 
   def _build_single_dataset(

@@ -33,7 +33,7 @@ def make_batched_dataset(
   TFDS parses one record after the other, caches, and makes batches of what
   comes out. This batches the records first, parses a batch with one operation,
   and caches batches. The elements are the same, and so are their order, number
-  and specification.
+  and specification; `builder.BatchReaderBuilder` says what is not.
 
   Args:
     builder: a builder of a prepared dataset.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Sequence
+import dataclasses
 from typing import Any
 
 from tensorflow_datasets.core import file_adapters
@@ -59,11 +60,9 @@ def read_batches(
     and _can_read_blocks(cycle_length, block_length, read_config=read_config)
     # Where this does not hold, TFDS has an error or a warning.
     and not (disable_shuffling and (shuffle_files or cycle_length > 1))
-    # The order is planned: that of the files must be known, or not matter.
-    and not (
-      shuffle_files
-      and len(files) > cycle_length
-      and is_deterministic(read_config, shuffle_files=shuffle_files)
+    and (
+      blocks.keeps_order(files, cycle_length=cycle_length)
+      or not is_deterministic(read_config, shuffle_files=shuffle_files)
     )
   ):
     return blocks.read_blocks(
@@ -84,6 +83,11 @@ def read_batches(
       return decode_fn(batch.example, batch.id)
     return decode_fn(batch, None)
 
+  if file_format is file_adapters.FileFormat.TFRECORD:
+    read_config = dataclasses.replace(
+      read_config,
+      override_buffer_size=blocks.pick_buffer_bytes(files, read_config),
+    )
   ds = reader_lib._read_files(  # pylint: disable=protected-access
     files,
     read_config=read_config,

@@ -34,6 +34,9 @@ _PAGE_BUFFER_BYTES = 1 << 20
 # and within some percents of the true size of captions and URLs.
 _SAMPLED_ROWS = 512
 _SAMPLE_BUFFER_BYTES = 1 << 16
+# How many threads should look at files whose sizes are estimated: each of them
+# keeps some 50 MB, the pages of the columns and what the allocator holds back.
+NUM_SAMPLING_THREADS = 4
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -284,19 +287,21 @@ def _estimate_bytes(opened: OpenedFile, names: Collection[str]) -> int:
   groups = [i for i, num_rows in enumerate(opened.group_rows) if num_rows]
   if not groups or not columns:
     return 0
-  num_rows = 0
+  sampled = sorted({groups[0], groups[len(groups) // 2], groups[-1]})
+  num_rows = sum(min(opened.group_rows[i], _SAMPLED_ROWS) for i in sampled)
   num_bytes = 0
-  for group in sorted({groups[0], groups[len(groups) // 2], groups[-1]}):
+  # One by one: each column takes its pages of a row group in memory, which are
+  # some MB, and many files are looked at side by side.
+  for group, column in itertools.product(sampled, columns):
     batches = opened.file.iter_batches(
       batch_size=_SAMPLED_ROWS,
       row_groups=[group],
-      columns=columns,
+      columns=[column],
       use_threads=False,
     )
     for batch in itertools.islice(batches, 1):
-      num_rows += batch.num_rows
       num_bytes += sum(map(_count_bytes, batch.columns))
-  return sum(opened.group_rows) * num_bytes // max(1, num_rows)
+  return sum(opened.group_rows) * num_bytes // num_rows
 
 
 def _count_bytes(column: pa.Array) -> int:

@@ -38,7 +38,6 @@ _TO_DO = "Download the file again, or remove it."
 # img2dataset's output, which has been made of these files, has this column.
 _DOWNLOAD_COLUMN = "status"
 _BATCH_ROWS = 2048
-_NUM_CHECKING_THREADS = 16
 # What a value takes in a record beside its bytes and its name.
 _VALUE_BYTES = 12
 
@@ -187,7 +186,9 @@ def _check_files(
     except errors.SourceError as e:
       return str(e)
 
-  with concurrent.futures.ThreadPoolExecutor(_NUM_CHECKING_THREADS) as pool:
+  with concurrent.futures.ThreadPoolExecutor(
+    parquet_files.NUM_SAMPLING_THREADS
+  ) as pool:
     checked = list(pool.map(check, paths))
   problems: list[errors.Problem | str] = [
     found for found in checked if isinstance(found, str)

@@ -17,7 +17,6 @@ from tfds_plugins.sources.clip_retrieval.partitions import EmbeddingPartition
 from tfds_plugins.sources.clip_retrieval.partitions import PartitionFiles
 from tfds_plugins.sources.rows import Source
 
-_NUM_CHECKING_THREADS = 16
 # What a record takes beside vectors and metadata: names and sizes.
 _RECORD_BYTES = 256
 _STORED_BYTES = 2  # A float16.
@@ -54,7 +53,9 @@ def check_source(
     except errors.SourceError as e:
       return str(e)
 
-  with concurrent.futures.ThreadPoolExecutor(_NUM_CHECKING_THREADS) as pool:
+  with concurrent.futures.ThreadPoolExecutor(
+    parquet_files.NUM_SAMPLING_THREADS
+  ) as pool:
     found = list(pool.map(look_at, listing.complete))
   problems = [problem for problem in found if isinstance(problem, str)]
   if problems:
