@@ -21,6 +21,9 @@ import psutil
 
 # What a process needs beside what it writes.
 PROCESS_BYTES = 512 << 20
+# The file that `start_clock` writes, and its size.
+_WARM_UP_PATH = "BENCHMARK_WARM_UP_PATH"
+_WARM_UP_BYTES = "BENCHMARK_WARM_UP_BYTES"
 
 
 @dataclasses.dataclass
@@ -69,36 +72,44 @@ def run_rounds(
 ) -> dict[str, Result]:
   """Runs `script --run=NAME` for every contestant, in every round.
 
-  Before each, a large file is written and removed: the kernel then has pages at
-  hand for everyone. Those that a virtual machine has to ask its host for cost
-  several times the writing, and who comes first would pay for them.
-
   Args:
     script: prints the seconds of the contestant in its last line.
     arguments: its other arguments.
     counts: how many examples a contestant converts or reads.
     args: from `make_parser`.
     work_dir: every run gets an empty folder in it.
-    written_bytes: the size of that file: what a contestant writes, and more
-      for what its process needs.
+    written_bytes: the memory that `start_clock` makes ready: what a contestant
+      writes, and more for what its process needs.
   """
   results: dict[str, Result] = collections.defaultdict(Result)
   for _ in range(args.rounds):
     for name in args.only:
       command = [sys.executable, script, *arguments, f"--run={name}"]
-      _write_and_remove(work_dir / "warm_up", written_bytes)
-      seconds, memory = _run(name, command, work_dir)
+      warm_up = {
+        _WARM_UP_PATH: str(work_dir / "warm_up"),
+        _WARM_UP_BYTES: str(written_bytes),
+      }
+      seconds, memory = _run(name, command, work_dir, warm_up)
       results[name].seconds.append(seconds / counts[name])
       results[name].memory.append(memory)
   return results
 
 
-def _write_and_remove(path: pathlib.Path, size_bytes: int) -> None:
+def start_clock() -> float:
+  """Returns the time at which a contestant starts, in seconds.
+
+  Before that, a large file is written and removed: the kernel then has pages at
+  hand for everyone. Those that a virtual machine has to ask its host for cost
+  several times the writing, and are given back within seconds: while TensorFlow
+  is imported, say.
+  """
+  path = pathlib.Path(os.environ[_WARM_UP_PATH])
   block = bytes(1 << 20)
   with path.open("wb") as file:
-    for _ in range(-(-size_bytes // len(block))):
+    for _ in range(-(-int(os.environ[_WARM_UP_BYTES]) // len(block))):
       file.write(block)
   path.unlink()
+  return time.perf_counter()
 
 
 def sync(folder: pathlib.Path) -> None:
@@ -110,14 +121,17 @@ def sync(folder: pathlib.Path) -> None:
 
 
 def _run(
-  name: str, command: list[str], work_dir: pathlib.Path
+  name: str,
+  command: list[str],
+  work_dir: pathlib.Path,
+  environ: Mapping[str, str],
 ) -> tuple[float, float]:
   with tempfile.TemporaryDirectory(dir=work_dir) as out_dir:
     process = subprocess.Popen(
       [*command, f"--out_dir={out_dir}"],
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
-      env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+      env={**os.environ, **environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
       text=True,
     )
     peak = [0]

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import tempfile
 import time
@@ -43,7 +44,7 @@ def count_examples(folder: pathlib.Path) -> int:
 
 def run_cp(folder: pathlib.Path, out_dir: pathlib.Path) -> float:
   """Copies the shards and returns the seconds it took."""
-  start = time.perf_counter()
+  start = contestants.start_clock()
   subprocess.run(["cp", "-r", str(folder), str(out_dir)], check=True)
   return time.perf_counter() - start
 
@@ -56,7 +57,7 @@ def run_ours(folder: pathlib.Path, out_dir: pathlib.Path) -> float:
 
   builder = tfds.builder("coyo_labeled_300m/images", data_dir=out_dir)
   config = tfds.download.DownloadConfig(manual_dir=folder)
-  start = time.perf_counter()
+  start = contestants.start_clock()
   builder.download_and_prepare(download_config=config)
   seconds = time.perf_counter() - start
   found = builder.info.splits["train"].num_examples
@@ -98,7 +99,7 @@ def main() -> None:
   )
   for name in FORMATS:  # All find the shards in the page cache.
     with tempfile.TemporaryDirectory(dir=work_dir) as warm_up:
-      run_cp(args.corpora_dir / name, pathlib.Path(warm_up))
+      shutil.copytree(args.corpora_dir / name, warm_up, dirs_exist_ok=True)
   os.sync()
   results = contestants.run_rounds(
     __file__,

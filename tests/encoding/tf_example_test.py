@@ -209,16 +209,17 @@ def test_floats_beyond_32_bits_are_infinite_as_in_tfds():
     assert listed.tobytes() == expected.tobytes()
 
 
-def test_large_batches_are_encoded_a_few_mebibytes_at_a_time():
-  values = [bytes([i]) * (1 << 20) for i in range(20)] + [b"x" * (20 << 20)]
-  values += [b""]
+def test_large_batches_are_joined_a_few_mebibytes_at_a_time():
+  values = [b"%05d" % i * 800 for i in range(5000)] + [b"x" * (5 << 20), b""]
   batch = pa.RecordBatch.from_pydict({"a": pa.array(values, pa.binary())})
   spec = tf_example.FeatureSpec(name="a", kind=tf_example.Kind.BYTES)
 
   encoder = tf_example.ExampleEncoder([spec])
   parts = list(encoder.encode(batch))
 
-  assert max(len(records) for records in parts) < 10
+  assert len(parts) == 4  # 25 MiB and what the joining costs, 8 at a time.
+  assert not any(records.has_large_pieces for records in parts[:-1])
+  assert max(records.num_bytes for records in parts) < 9 << 20
   parsed = [
     tf.train.Example.FromString(r)
     for records in parts
@@ -238,5 +239,7 @@ def test_large_values_are_not_copied():
 
   (records,) = tf_example.ExampleEncoder(specs).encode(batch)
 
-  assert not records.is_joined
-  assert records.pieces[1].buffers()[2].address == column.buffers()[2].address
+  assert records.has_large_pieces
+  before, values, after = records.join_small()
+  assert values.buffers()[2].address == column.buffers()[2].address
+  assert all(piece.total_values_length < 200 for piece in (before, after))

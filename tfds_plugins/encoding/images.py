@@ -48,6 +48,11 @@ class ImageNormalizer:
     # Images of one encoder and one size start with the same bytes.
     self._known_headers: dict[bytes, _KnownHeader] = {}
     self._known_lengths: list[int] = []
+    self._scratch = jpeg.make_scratch()
+
+  def find_markers(self, data: memoryview) -> list[int]:
+    """Finds the markers of any number of images, as `jpeg.find_markers`."""
+    return jpeg.find_markers(np.frombuffer(data, np.uint8), self._scratch)
 
   def normalize(
     self, data: bytes
@@ -57,7 +62,7 @@ class ImageNormalizer:
     Args:
       data: an encoded image in any format, maybe damaged, maybe none at all.
     """
-    markers = jpeg.find_markers(np.frombuffer(data, np.uint8))
+    markers = self.find_markers(memoryview(data))
     known = self.find_known(memoryview(data), markers, 0)
     if known is not None:
       return decoding.UniformImage(data, known.height, known.width)
@@ -148,7 +153,7 @@ def make_uniform(
   replaced: dict[int, bytes] = {}
   skipped: list[SkippedRow] = []
   offsets, buffer = arrays.get_values(batch.column(IMAGE_COLUMN))
-  markers = jpeg.find_markers(np.frombuffer(buffer, np.uint8))
+  markers = normalizer.find_markers(buffer)
   for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
     view = buffer[start:stop]
     result = normalizer.find_known(view, markers, start)

@@ -32,7 +32,7 @@ _MAX_SIDE = 65500  # libjpeg's JPEG_MAX_DIMENSION
 _RESTART_MARKERS = 0xD0  # RST0 to RST7, by their upper five bits
 END_OF_IMAGE = 0xD9
 # So much is scanned at a time that all intermediate results stay in the cache.
-_SCANNED_BYTES = 512 << 10
+_SCANNED_BYTES = 1 << 20
 _EIGHT = np.arange(8)
 
 
@@ -106,11 +106,15 @@ def parse_header(data: bytes) -> JpegHeader | None:
   )
 
 
-def find_markers(data: np.ndarray) -> list[int]:
+def find_markers(
+  data: np.ndarray, scratch: np.ndarray | None = None
+) -> list[int]:
   """Finds where a decoder of entropy-coded data would see a marker.
 
   Args:
     data: (num_bytes,) uint8, any number of images one after the other.
+    scratch: from `make_scratch`, for who comes often: fresh memory costs four
+      times as much as the search.
 
   Returns:
     The ascending positions of every 0xFF that is followed by anything but a
@@ -118,21 +122,30 @@ def find_markers(data: np.ndarray) -> list[int]:
   """
   markers: list[int] = []
   size = len(data) - 1
-  for start in range(0, size, _SCANNED_BYTES):
-    first = data[start : min(start + _SCANNED_BYTES, size)]
+  if scratch is None:
+    scratch = make_scratch(size)
+  for start in range(0, size, len(scratch)):
+    first = data[start : min(start + len(scratch), size)]
     second = data[start + 1 : start + 1 + len(first)]
-    is_candidate = first == 0xFF
-    is_candidate &= second != 0
+    is_candidate = scratch[: len(first)]
+    np.equal(first, 0xFF, out=is_candidate)
+    ones = is_candidate.view(np.uint8)
+    np.minimum(ones, second, out=ones)  # 0 where a zero follows.
     # Candidates are rare: eight bytes without any are passed over at once.
-    num_whole = len(is_candidate) & ~7
-    words = is_candidate[:num_whole].view(np.uint64)
+    num_whole = len(ones) & ~7
+    words = ones[:num_whole].view(np.uint64)
     found = (np.flatnonzero(words != 0)[:, None] * 8 + _EIGHT).ravel()
-    found = np.append(found, np.arange(num_whole, len(is_candidate)))
+    found = np.append(found, np.arange(num_whole, len(ones)))
     found = found[is_candidate[found]]
     # (Restarts are rarer still.)
     found = found[(second[found] & 0xF8) != _RESTART_MARKERS]
     markers += (found + start).tolist()
   return markers
+
+
+def make_scratch(size: int = _SCANNED_BYTES) -> np.ndarray:
+  """Returns memory for `find_markers` to work in."""
+  return np.empty(max(1, min(size, _SCANNED_BYTES)), np.bool_)
 
 
 def is_scan_complete(

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 import importlib.util
 import io
-import itertools
 import os
 import struct
 from typing import Any
@@ -33,6 +32,7 @@ _PARQUET_GROUP_BYTES = 8 << 20
 _MAX_GATHERED = 1024
 # What comes before a record in a TFRecord file; little-endian, without gaps.
 _HEAD = np.dtype([("length", "<u8"), ("checksum", "<u4")])
+_FOOT = struct.Struct("<I")  # The checksum that comes after it.
 # `tensorflow_datasets.core.file_adapters.ParquetFileAdapter`: one binary column.
 _PARQUET_SCHEMA = pa.schema([pa.field("data", pa.binary())])
 # The modules that write a format, where they are not our own dependencies.
@@ -81,10 +81,10 @@ def _write_tfrecord(path: epath.Path, records: Iterable[Records]) -> None:
     opened = io.BufferedWriter(opened.detach(), _WRITE_BUFFER_BYTES)
   with opened as file:
     for some in records:
-      if some.is_joined:
-        file.write(memoryview(_frame(some.join())))
-      else:
+      if some.has_large_pieces:
         _write_vector(file, _frame_pieces(some))
+      else:
+        file.write(_frame(some))
 
 
 def _write_vector(file: Any, buffers: list[Any]) -> None:
@@ -113,12 +113,10 @@ def _write_vector(file: Any, buffers: list[Any]) -> None:
 def _frame_pieces(records: Records) -> list[Any]:
   """Returns records as they lie in a TFRecord file, in pieces."""
   columns = []
-  lengths = np.zeros(len(records), np.int64)
-  for piece in records.pieces:
+  for piece in records.join_small():
     offsets, data = arrays.get_values(piece)
     columns.append((offsets, np.frombuffer(data, np.uint8)))
-    lengths += np.diff(offsets)
-  heads = memoryview(_make_heads(lengths).tobytes())
+  heads = memoryview(_make_heads(records.sizes).tobytes())
   framed: list[Any] = []
   for i in range(len(records)):
     framed.append(heads[i * _HEAD.itemsize : (i + 1) * _HEAD.itemsize])
@@ -128,35 +126,36 @@ def _frame_pieces(records: Records) -> list[Any]:
       part = content[offsets[i] : offsets[i + 1]]
       checksum = google_crc32c.extend(checksum, part)
       framed.append(part)
-    framed.append(struct.pack("<I", masked_crc.mask(checksum)))
+    framed.append(_FOOT.pack(masked_crc.mask(checksum)))
   return framed
+
+
+def _frame(records: Records) -> memoryview:
+  """Returns records as they lie in a TFRecord file."""
+  heads = arrays.from_fixed_size(_make_heads(records.sizes), _HEAD.itemsize)
+  room = arrays.make_scalar(bytes(_FOOT.size))
+  joined = records.join(before=[heads], after=[room])
+  framed = bytearray(joined.buffers()[2].slice(0, joined.total_values_length))
+  ends = np.cumsum(records.sizes + _HEAD.itemsize + _FOOT.size) - _FOOT.size
+  starts = ends - records.sizes
+  content = np.frombuffer(framed, np.uint8)
+  # Slices of ndarrays, for google_crc32c takes no memoryview.
+  checksums = [
+    google_crc32c.value(content[start:end])
+    for start, end in zip(starts.tolist(), ends.tolist())
+  ]
+  feet = masked_crc.mask(np.array(checksums, np.uint64)).astype("<u4")
+  places = ends[:, None] + np.arange(_FOOT.size)
+  content[places] = feet.view(np.uint8).reshape(-1, _FOOT.size)
+  return memoryview(framed)
 
 
 def _make_heads(lengths: np.ndarray) -> np.ndarray:
   """Returns what comes before records of these lengths."""
   heads = np.empty(len(lengths), _HEAD)
   heads["length"] = lengths
-  heads["checksum"] = list(map(masked_crc.compute_of_length, lengths.tolist()))
+  heads["checksum"] = masked_crc.compute_of_lengths(lengths)
   return heads
-
-
-def _frame(records: pa.Array) -> pa.Buffer:
-  """Returns records as they lie in a TFRecord file."""
-  offsets, data = arrays.get_values(records)
-  # Slices of ndarrays, for google_crc32c takes no memoryview.
-  content = np.frombuffer(data, np.uint8)
-  checksums = [
-    google_crc32c.value(content[start:stop])
-    for start, stop in itertools.pairwise(offsets)
-  ]
-  footers = masked_crc.mask(np.array(checksums, np.uint64)).astype("<u4")
-  heads = _make_heads(np.diff(offsets))
-  framed = arrays.join_values(
-    arrays.from_fixed_size(heads, heads.itemsize),
-    records,
-    arrays.from_fixed_size(footers, footers.itemsize),
-  )
-  return framed.buffers()[2].slice(0, framed.total_values_length)
 
 
 def _write_array_record(path: epath.Path, records: Iterable[Records]) -> None:

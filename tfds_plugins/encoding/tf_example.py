@@ -11,9 +11,9 @@ encoding https://protobuf.dev/programming-guides/encoding.
 
 Every record is a row of pieces: what comes before a value (which depends on the
 value's size alone) and the value. Arrow joins the pieces of a thousand rows in
-one operation: 1.5 us for a record of 9 features and 2.4 kB, of which most is
-copying; protobuf's own objects take some 50 us. Images are not joined here:
-passing megabytes through memory once more would cost more than it saves.
+one operation, when they are written; protobuf's own objects take some 50 us a
+record. Images are not joined at all: passing megabytes through memory once more
+would cost more than it saves.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from collections.abc import Sequence
 import dataclasses
 import enum
 import functools
+import itertools
 from typing import NamedTuple
-from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfds_plugins.encoding.records import Records
+from tfds_plugins.encoding import records as records_lib
 from tfds_plugins.sources import arrays
 
 # The fields of the messages above, all length-delimited.
@@ -40,22 +40,17 @@ _FIELD_2 = b"\x12"
 _FIELD_3 = b"\x1a"
 # Set in every byte of a varint but the last.
 _MORE = np.uint8(0x80)
-# Most sizes and integers are below it, and many of them equal.
-_NUM_CACHED_NUMBERS = 1 << 12
+# Most sizes and integers are below it.
+_NUM_TABLED_PIECES = 1 << 12
 # Labels are below it.
 _NUM_TABLED_VARINTS = 1 << 16
-# Batches are encoded at most so many bytes at a time: memory that the allocator
-# still has at hand. Fresh pages cost three times the rest.
-_ENCODED_BYTES = 8 << 20
-# Values of this size are copied only when their record is written.
-_LARGE_VALUE_BYTES = 8 << 10
+# So many bytes are joined at most at a time: memory that the allocator still has
+# at hand. Fresh pages cost three times the rest.
+_JOINED_BYTES = 8 << 20
 # What the joining of a row costs beside its bytes, in terms of bytes.
 _ROW_BYTES = 256
 # About what a number in a list takes.
 _LIST_VALUE_BYTES = 4
-
-# One value for each row, or one for all of them.
-_Pieces: TypeAlias = "pa.Array | pa.Scalar"
 
 
 class Kind(enum.Enum):
@@ -117,14 +112,22 @@ class ExampleEncoder:
       specs: the features, in any order.
     """
     # Map entries are sorted by key in protobuf's deterministic serialization.
-    self._columns = [
-      _ColumnEncoder(spec)
-      for spec in sorted(specs, key=lambda spec: spec.name.encode())
-    ]
-    self._heads = _PieceCache(lambda size: _FIELD_1 + varint(size))
-    self._field = arrays.make_scalar(_FIELD_1)
+    self._specs = sorted(specs, key=lambda spec: spec.name.encode())
+    self._entries: list[_Floats | _Integers | _Values] = []
+    for kind, group in itertools.groupby(
+      self._specs, lambda spec: Kind.BYTES if spec.is_list else spec.kind
+    ):
+      if kind is Kind.FLOAT:
+        self._entries.append(_Floats(list(group)))
+      elif kind is Kind.INT64:
+        self._entries += map(_Integers, group)
+      else:
+        self._entries += map(_Values, group)
+    self._heads = _PieceTable(
+      lambda sizes: [arrays.make_scalar(_FIELD_1), _pack_integers(sizes)]
+    )
 
-  def encode(self, batch: pa.RecordBatch) -> Iterator[Records]:
+  def encode(self, batch: pa.RecordBatch) -> Iterator[records_lib.Records]:
     """Yields the serialized `tf.train.Example`s of a batch, in order.
 
     Args:
@@ -135,31 +138,31 @@ class ExampleEncoder:
     Yields:
       One record for each row, many at a time.
     """
+    for spec in self._specs:
+      column = batch.column(spec.name)
+      if column.null_count or (spec.is_list and column.flatten().null_count):
+        raise ValueError(f"Column '{spec.name}' has nulls.")
     for part in self._cut(batch):
       pieces = [
-        piece
-        for column in self._columns
-        for piece in column.encode(part.column(column.name))
+        piece for entry in self._entries for piece in entry.encode(part)
       ]
-      sizes = sum(_get_sizes(piece) for piece in pieces)
-      sizes = np.broadcast_to(sizes, part.num_rows)
-      if self._heads.can_hold(sizes):
-        heads = [self._heads.get(sizes)]
-      else:
-        heads = [self._field, _pack_integers(sizes)]
-      yield Records(_join_small([*heads, *pieces], part.num_rows))
+      sizes = sum(arrays.get_sizes(piece) for piece in pieces)
+      sizes = np.broadcast_to(np.asarray(sizes), part.num_rows)
+      yield records_lib.Records([*self._heads.get(sizes), *pieces])
 
   def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Cuts a batch into equal parts that are joined at once."""
+    """Cuts a batch into parts, of which about as much has to be joined."""
     sizes = np.full(batch.num_rows, _ROW_BYTES, np.int64)
-    for column in self._columns:
-      if column.kind is Kind.BYTES:
-        sizes += _get_sizes(batch.column(column.name))
-      elif column.is_list:
-        lengths = arrays.get_lengths(batch.column(column.name))
-        sizes += lengths * _LIST_VALUE_BYTES
+    for spec in self._specs:
+      column = batch.column(spec.name)
+      if spec.kind is Kind.BYTES:
+        value_sizes = arrays.get_sizes(column)
+        if not records_lib.is_large(int(value_sizes.sum()), batch.num_rows):
+          sizes += value_sizes
+      elif spec.is_list:
+        sizes += arrays.get_lengths(column) * _LIST_VALUE_BYTES
     ends = np.cumsum(sizes)
-    num_parts = -(-int(ends[-1]) // _ENCODED_BYTES) if len(ends) else 0
+    num_parts = -(-int(ends[-1]) // _JOINED_BYTES) if len(ends) else 0
     start = 0
     for i in range(1, num_parts + 1):
       limit = int(ends[-1]) * i // num_parts
@@ -169,130 +172,145 @@ class ExampleEncoder:
       start = max(start, stop)
 
 
-class _PieceCache:
+class _PieceTable:
   """Makes pieces that depend on a number, those of small ones only once."""
 
-  def __init__(self, make: Callable[[int], bytes]):
-    self._make = make
-    self._pieces: list[bytes] = []
-    self._array = arrays.make_binary([])
-    self._places = np.full(_NUM_CACHED_NUMBERS, -1, np.int32)
-
-  @staticmethod
-  def can_hold(numbers: np.ndarray) -> bool:
-    """Whether all of the numbers are small."""
-    return numbers.min() >= 0 and numbers.max() < _NUM_CACHED_NUMBERS
-
-  def get(self, numbers: np.ndarray) -> _Pieces:
-    """Returns the `binary` piece of each number.
+  def __init__(self, make: Callable[[np.ndarray], list[records_lib.Pieces]]):
+    """Initializes a table.
 
     Args:
-      numbers: (n,) integers, at least one, for which `can_hold` is true.
+      make: returns the pieces of (n,) int64 numbers.
     """
-    low, high = int(numbers.min()), int(numbers.max())
-    if low == high:
-      return arrays.make_scalar(self._make(low))
-    places = self._places[numbers]
-    if places.min() < 0:
-      unknown = sorted(set(numbers[places < 0].tolist()))
-      self._places[unknown] = len(self._pieces) + np.arange(len(unknown))
-      self._pieces += map(self._make, unknown)
-      self._array = arrays.make_binary(self._pieces)
-      places = self._places[numbers]
-    return self._array.take(arrays.from_numpy(places))
+    self._make = make
+
+  @functools.cached_property
+  def _table(self) -> pa.Array:
+    return arrays.join_values(*self._make(np.arange(_NUM_TABLED_PIECES)))
+
+  def get(self, numbers: np.ndarray) -> list[records_lib.Pieces]:
+    """Returns the pieces of each number, at least one of them an array.
+
+    Args:
+      numbers: (n,) integers.
+    """
+    if (
+      len(numbers) and 0 <= numbers.min() <= numbers.max() < _NUM_TABLED_PIECES
+    ):
+      places = np.ascontiguousarray(numbers, np.int32)
+      return [self._table.take(arrays.from_numpy(places))]
+    return self._make(numbers)
 
 
-class _ColumnEncoder:
-  """Makes the map entries of one feature."""
+class _Floats:
+  """Makes the map entries of features whose names follow each other.
+
+  A float32 has a fixed size: all but the values is the same in each row.
+  """
+
+  def __init__(self, specs: Sequence[FeatureSpec]):
+    self._names = [spec.name for spec in specs]
+    entries = [_make_float_entry(spec.name) for spec in specs]
+    ends = np.cumsum(list(map(len, entries)))
+    self._dtype = np.dtype(
+      {
+        "names": self._names,
+        "formats": ["<f4"] * len(specs),
+        "offsets": (ends - 4).tolist(),
+        "itemsize": int(ends[-1]),
+      }
+    )
+    self._entries = np.frombuffer(b"".join(entries), np.uint8)
+
+  def encode(self, batch: pa.RecordBatch) -> list[records_lib.Pieces]:
+    """Returns one piece."""
+    data = np.empty((batch.num_rows, self._dtype.itemsize), np.uint8)
+    data[:] = self._entries
+    values = data.view(self._dtype)[:, 0]
+    for name in self._names:
+      values[name] = _to_float32(arrays.to_numpy(batch.column(name)))
+    return [arrays.from_fixed_size(data, self._dtype.itemsize)]
+
+
+class _Integers:
+  """Makes the map entries of a feature of one integer an example."""
 
   def __init__(self, spec: FeatureSpec):
-    self.name = spec.name
-    self.kind = spec.kind
-    self.is_list = spec.is_list
-    self._key = _delimited(_FIELD_1, spec.name.encode("utf-8"))
-    self._list_field = _LIST_FIELDS[spec.kind]
-    self._heads = _PieceCache(self._make_head)
-    self._head_parts = [
-      arrays.make_scalar(part)
-      for part in (_FIELD_1, self._key + _FIELD_2, self._list_field)
-    ]
-    self._integers = _PieceCache(self._make_integer)
-    # A float32 has a fixed size, so all but the value is the same in each row.
-    head = self._make_entry(_FIELD_2, _delimited(_FIELD_1, bytes(4)))[:-4]
-    self._float_head = arrays.make_scalar(head)
-    # Nor does the size of an integer leave much choice.
-    self._integer_heads = _PieceCache(self._make_integer_head)
+    self._name = spec.name
+    # All that comes before an integer, by the size of its varint.
+    self._heads = arrays.make_binary(
+      [b"", *(_make_integer_head(spec.name, i) for i in range(1, 11))]
+    )
+    self._table = _PieceTable(self._make)
 
-  def encode(self, column: pa.Array) -> list[_Pieces]:
-    """Returns pieces: joined, those of a row are its map entry."""
-    if column.null_count or (self.is_list and column.flatten().null_count):
-      raise ValueError(f"Column '{self.name}' has nulls.")
-    if self.kind is Kind.BYTES:
-      heads = self._get_heads(_get_sizes(column))
-      return [*heads, pc.cast(column, pa.binary())]
-    if self.is_list:
-      packed = _pack(column, self.kind)
-      return [*self._get_heads(_get_sizes(packed)), packed]
-    numbers = arrays.to_numpy(column)
-    if self.kind is Kind.FLOAT:
-      return [self._float_head, arrays.from_fixed_size(_to_float32(numbers), 4)]
-    if self._integers.can_hold(numbers):
-      return [self._integers.get(numbers)]
+  def encode(self, batch: pa.RecordBatch) -> list[records_lib.Pieces]:
+    """Returns the pieces of the entries."""
+    return self._table.get(arrays.to_numpy(batch.column(self._name)))
+
+  def _make(self, numbers: np.ndarray) -> list[records_lib.Pieces]:
     packed = _pack_integers(numbers)
-    return [self._integer_heads.get(_get_sizes(packed)), packed]
+    sizes = arrays.from_numpy(arrays.get_sizes(packed))
+    return [self._heads.take(sizes), packed]
 
-  def _get_heads(self, sizes: np.ndarray) -> list[_Pieces]:
-    """Returns what comes before values of these sizes, in pieces."""
-    if self._heads.can_hold(sizes):
-      return [self._heads.get(sizes)]
-    if not sizes.min():  # Zero has a head of another form.
-      return [arrays.make_binary(list(map(self._make_head, sizes.tolist())))]
-    # As `_make_head` does it, for all of them.
-    value_sizes = _pack_integers(sizes)
-    lists = 1 + _get_sizes(value_sizes) + sizes
-    list_sizes = _pack_integers(lists)
-    features = 1 + _get_sizes(list_sizes) + lists
-    feature_sizes = _pack_integers(features)
-    entries = len(self._key) + 1 + _get_sizes(feature_sizes) + features
-    field, key, list_field = self._head_parts
-    return [
-      *(field, _pack_integers(entries)),
-      *(key, feature_sizes),
-      *(list_field, list_sizes),
-      *(field, value_sizes),
-    ]
 
-  def _make_entry(self, list_field: bytes, content: bytes) -> bytes:
-    """Returns a map entry: the feature's name, and its list of values."""
-    feature = _delimited(list_field, content)
-    return _delimited(_FIELD_1, self._key + _delimited(_FIELD_2, feature))
+class _Values:
+  """Makes the map entries of a feature of any size: bytes, or a list."""
 
-  def _make_integer_head(self, size: int) -> bytes:
-    content = _delimited(_FIELD_1, bytes(size))
-    return self._make_entry(_FIELD_3, content)[:-size]
-
-  def _make_integer(self, value: int) -> bytes:
-    return self._make_entry(_FIELD_3, _delimited(_FIELD_1, varint(value)))
-
-  def _make_head(self, size: int) -> bytes:
-    """Returns all of an entry that comes before values of `size` bytes."""
-    value_head = _FIELD_1 + varint(size)
-    if self.is_list and not size:  # A list without a value.
-      value_head = b""
-    list_head = self._list_field + varint(len(value_head) + size)
-    feature_size = len(list_head) + len(value_head) + size
-    feature_head = _FIELD_2 + varint(feature_size)
-    entry_size = len(self._key) + len(feature_head) + feature_size
-    return b"".join(
+  def __init__(self, spec: FeatureSpec):
+    self._spec = spec
+    self._field, self._list_field, self._key = map(
+      arrays.make_scalar,
       (
         _FIELD_1,
-        varint(entry_size),
-        self._key,
-        feature_head,
-        list_head,
-        value_head,
-      )
+        _LIST_FIELDS[spec.kind],
+        _delimited(_FIELD_1, spec.name.encode()) + _FIELD_2,
+      ),
     )
+    self._heads = _PieceTable(self._make_heads)
+
+  def encode(self, batch: pa.RecordBatch) -> list[records_lib.Pieces]:
+    """Returns the pieces of the entries."""
+    column = batch.column(self._spec.name)
+    if self._spec.is_list:
+      values = _pack(column, self._spec.kind)
+    else:
+      values = pc.cast(column, pa.binary())
+    return [*self._heads.get(arrays.get_sizes(values)), values]
+
+  def _make_heads(self, sizes: np.ndarray) -> list[records_lib.Pieces]:
+    """Returns all of an entry that comes before values of these sizes."""
+    sizes = np.ascontiguousarray(sizes, np.int64)
+    value_heads = arrays.join_values(self._field, _pack_integers(sizes))
+    if self._spec.is_list:  # One without a value has no values at all.
+      has_values = pc.not_equal(arrays.from_numpy(sizes), 0)
+      value_heads = pc.if_else(has_values, value_heads, arrays.make_scalar(b""))
+    lists = arrays.get_sizes(value_heads) + sizes
+    list_sizes = _pack_integers(lists)
+    features = 1 + arrays.get_sizes(list_sizes) + lists
+    feature_sizes = _pack_integers(features)
+    entries = (
+      features + arrays.get_sizes(feature_sizes) + len(self._key.as_py())
+    )
+    return [
+      *(self._field, _pack_integers(entries)),
+      *(self._key, feature_sizes),
+      *(self._list_field, list_sizes),
+      value_heads,
+    ]
+
+
+def _make_entry(name: str, list_field: bytes, content: bytes) -> bytes:
+  """Returns a map entry: the feature's name, and its list of values."""
+  feature = _delimited(list_field, _delimited(_FIELD_1, content))
+  key = _delimited(_FIELD_1, name.encode())
+  return _delimited(_FIELD_1, key + _delimited(_FIELD_2, feature))
+
+
+def _make_float_entry(name: str) -> bytes:
+  return _make_entry(name, _LIST_FIELDS[Kind.FLOAT], bytes(4))
+
+
+def _make_integer_head(name: str, size: int) -> bytes:
+  return _make_entry(name, _LIST_FIELDS[Kind.INT64], bytes(size))[:-size]
 
 
 def _pack(column: pa.Array, kind: Kind) -> pa.Array:
@@ -384,38 +402,3 @@ def _to_float32(numbers: np.ndarray) -> np.ndarray:
   """Returns (n,) numbers as protobuf stores them; large ones become infinite."""
   with np.errstate(over="ignore"):
     return np.ascontiguousarray(numbers, "<f4")
-
-
-def _join_small(pieces: Sequence[_Pieces], num_rows: int) -> list[pa.Array]:
-  """Joins neighbouring pieces, unless they are large."""
-  joined: list[pa.Array] = []
-  small: list[_Pieces] = []
-
-  def join() -> None:
-    if all(isinstance(piece, pa.Scalar) for piece in small):
-      # One array at least, to give the length.
-      value = b"".join(piece.as_py() for piece in small)
-      joined.append(arrays.make_binary([value] * num_rows))
-    else:
-      joined.append(arrays.join_values(*small))
-    small.clear()
-
-  for piece in pieces:
-    if (
-      isinstance(piece, pa.Array)
-      and piece.total_values_length > num_rows * _LARGE_VALUE_BYTES
-    ):
-      join()
-      joined.append(piece)
-    else:
-      small.append(piece)
-  if small:
-    join()
-  return joined
-
-
-def _get_sizes(pieces: _Pieces) -> np.ndarray:
-  """Returns the size of each piece in bytes: (num_rows,) or () integers."""
-  if isinstance(pieces, pa.Scalar):
-    return np.array(len(pieces.as_py()))
-  return arrays.to_numpy(pc.binary_length(pieces))

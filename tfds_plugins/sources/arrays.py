@@ -194,6 +194,20 @@ def get_lengths(column: pa.Array) -> np.ndarray:
   return to_numpy(pc.list_value_length(column))
 
 
+def get_sizes(values: pa.Array | pa.Scalar) -> np.ndarray:
+  """Returns the sizes of strings or binary values in bytes.
+
+  Args:
+    values: (n,) without nulls, or one value.
+
+  Returns:
+    (n,) or () integers.
+  """
+  if isinstance(values, pa.Scalar):
+    return np.array(len(values.as_py()))
+  return to_numpy(pc.binary_length(values))
+
+
 def get_list(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
   """Returns the numbers of a list column.
 

@@ -11,6 +11,7 @@ import struct
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
 
 def compute(data: Any) -> int:
@@ -22,10 +23,42 @@ def compute(data: Any) -> int:
   return mask(google_crc32c.value(data))
 
 
-@functools.lru_cache(1 << 16)
-def compute_of_length(length: int) -> int:
-  """Returns the checksum of the eight bytes that hold a record's length."""
-  return compute(struct.pack("<Q", length))
+def compute_of_lengths(lengths: np.ndarray) -> np.ndarray:
+  """Returns the checksums of the eight bytes that hold each record's length.
+
+  Args:
+    lengths: (n,) integers.
+
+  Returns:
+    (n,) uint64.
+  """
+  rest = lengths.astype(np.uint64)
+  table = _get_length_table()
+  checksums = np.full(len(rest), google_crc32c.value(bytes(8)), np.uint64)
+  for changes in table:
+    checksums ^= changes[rest & 0xFF]
+    rest >>= np.uint64(8)
+    if not rest.any():
+      break
+  return mask(checksums)
+
+
+@functools.cache
+def _get_length_table() -> np.ndarray:
+  """Returns what each value of each of eight bytes changes in their CRC.
+
+  A CRC of so many bytes is an affine function of their bits: what the bytes
+  change is the exclusive or of what each of them does.
+  """
+  zeros = google_crc32c.value(bytes(8))
+  table = [
+    [
+      zeros ^ google_crc32c.value(struct.pack("<Q", byte << 8 * i))
+      for byte in range(256)
+    ]
+    for i in range(8)
+  ]
+  return np.array(table, np.uint64)
 
 
 def mask(crc: Any) -> Any:

@@ -18,9 +18,10 @@ from tfds_plugins.sources.img2dataset import samples
 from tfds_plugins.sources.rows import CORRUPT_SHARD
 from tfds_plugins.sources.rows import TRUNCATED_SHARD
 
+_LENGTH = struct.Struct("<Q")
 HEAD = struct.Struct("<QI")
 _FOOT = struct.Struct("<I")
-_WINDOW_BYTES = 4 << 20
+_WINDOW_BYTES = 16 << 20
 # A record is an image and its metadata.
 _MAX_RECORD_BYTES = samples.MAX_IMAGE_BYTES + (16 << 20)
 
@@ -55,7 +56,8 @@ def parse_head(head: bytes | memoryview) -> int | None:
   if len(head) < HEAD.size:
     return None
   length, checksum = HEAD.unpack(head)
-  return length if masked_crc.compute_of_length(length) == checksum else None
+  is_good = masked_crc.compute(bytes(head[: _LENGTH.size])) == checksum
+  return length if is_good else None
 
 
 class RecordReader:

@@ -24,7 +24,7 @@ import numpy as np
 from tfds_plugins.sources import rows
 
 BLOCK_BYTES = 512
-WINDOW_BYTES = 4 << 20
+WINDOW_BYTES = 16 << 20
 _MAGIC = np.frombuffer(b"ustar", np.uint8)
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 # Names and pax records are far below this; a larger one is a damaged header.
