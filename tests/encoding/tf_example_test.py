@@ -28,6 +28,8 @@ FEATURES = tfds.features.FeaturesDict(
     ),
     "numbers": tfds.features.Sequence(np.int64),
     "probs": tfds.features.Sequence(np.float32),
+    "paths": tfds.features.Sequence(tfds.features.Text()),
+    "pictures": tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_)),
   }
 )
 LABEL = "ä/nested/label"
@@ -44,6 +46,10 @@ rows = st.fixed_dictionaries(
     "labels": st.lists(st.integers(0, 2**40 - 1), max_size=60),
     "numbers": st.lists(st.integers(-(2**63), 2**63 - 1), max_size=3),
     "probs": st.lists(st.floats(width=32), max_size=60),
+    "paths": st.lists(st.text(max_size=200), max_size=4),
+    "pictures": st.lists(
+      st.binary(max_size=300) | st.sampled_from([b"", b"x" * 20_000]), max_size=3
+    ),
   }
 )
 
@@ -61,6 +67,8 @@ def encode(examples):
       ("labels", pa.list_(pa.int64())),
       ("numbers", pa.large_list(pa.int64())),
       ("probs", pa.list_(pa.float64())),
+      ("paths", pa.list_(pa.string())),
+      ("pictures", pa.large_list(pa.binary())),
     ]
   )
   batch = pa.RecordBatch.from_pylist(examples, schema=schema)
@@ -133,11 +141,13 @@ def test_slices_of_lists_are_read_at_their_offset():
     {
       "a": pa.array([[1, 2], [], [300, -1, 21840]], pa.list_(pa.int32())),
       "b": pa.array([[0.5], [], [0.25, 1.0, 2.0]], pa.list_(pa.float32())),
+      "c": pa.array([["x"], [], ["", "yz"]]),
     }
   )
   specs = [
     tf_example.FeatureSpec(name="a", kind=tf_example.Kind.INT64, is_list=True),
     tf_example.FeatureSpec(name="b", kind=tf_example.Kind.FLOAT, is_list=True),
+    tf_example.FeatureSpec(name="c", kind=tf_example.Kind.BYTES, is_list=True),
   ]
 
   records = encode_batch(specs, batch.slice(1))
@@ -151,17 +161,18 @@ def test_slices_of_lists_are_read_at_their_offset():
     [],
     [0.25, 1.0, 2.0],
   ]
+  assert [list(f["c"].bytes_list.value) for f in parsed] == [[], [b"", b"yz"]]
 
 
 @pytest.mark.parametrize(
   "feature",
   [
-    tfds.features.Sequence(tfds.features.Text()),
+    tfds.features.Sequence(tfds.features.Tensor(shape=(2,), dtype=np.int64)),
     tfds.features.Tensor(shape=(2, 2), dtype=np.float32),
   ],
 )
 def test_features_of_other_shapes_are_refused(feature):
-  with pytest.raises(errors.ConversionError, match="lists of numbers"):
+  with pytest.raises(errors.ConversionError, match="lists of them"):
     feature_specs.make_feature_specs(tfds.features.FeaturesDict({"a": feature}))
 
 

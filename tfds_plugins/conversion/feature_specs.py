@@ -19,7 +19,7 @@ def make_feature_specs(
 
   Args:
     features: the dataset's `tfds.features.FeaturesDict`; each feature stored
-      as a single value, or as a list of numbers.
+      as a single value, or as a list.
 
   Returns:
     The specification for each flattened name.
@@ -35,12 +35,10 @@ def make_feature_specs(
     else:
       kind = tf_example.Kind.INT64
     is_list = tensor_info.shape == (None,)
-    if tensor_info.shape != () and (
-      not is_list or kind is tf_example.Kind.BYTES
-    ):
+    if tensor_info.shape != () and not is_list:
       raise errors.ConversionError(
         f"Feature '{name}' is stored with shape {tensor_info.shape}; only"
-        " single values and lists of numbers can be encoded."
+        " single values and lists of them can be encoded."
       )
     specs.append(tf_example.FeatureSpec(name=name, kind=kind, is_list=is_list))
   return specs

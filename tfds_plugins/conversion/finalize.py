@@ -93,7 +93,7 @@ def write_accounts(
     data_dir / receipts_lib.LEDGER_FILENAME
   ) as ledger:
     for task, receipt in zip(tasks, receipts, strict=True):
-      if receipt.num_skipped:
+      if receipt.has_ledger:
         path = epath.Path(task.ledger_path)
         for batch in receipts_lib.iter_ledger(path):
           ledger.add_batch(batch)

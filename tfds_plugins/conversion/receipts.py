@@ -13,12 +13,15 @@ Both lie beside `dataset_info.json` once a dataset is prepared:
                    `max_examples_per_split` ends the conversion before their end
     num_examples   integer, the records in the output shard
     skipped        object, reason -> number of rows
+    incomplete     object, reason -> how often something was left out of a row
+                   that became an example
     num_bytes      integer, the size of all records
     missing_columns  list of strings, asked for and not in the source
 `num_rows == num_examples + sum(skipped.values())` in every line.
 
 `skipped_rows.parquet`: a row for each skipped row, in source order, with the
-string columns `source_shard`, `key`, `reason`, `detail` and `split`.
+string columns `source_shard`, `key`, `reason`, `detail` and `split`, and the
+boolean `is_skipped`: false where the row became an example that lacks something.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfds_plugins import errors
+from tfds_plugins.sources.rows import LedgerEntry
 from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceSlice
 
@@ -51,6 +55,7 @@ LEDGER_SCHEMA = pa.schema(
     ("reason", pa.string()),
     ("detail", pa.string()),
     ("split", pa.string()),
+    ("is_skipped", pa.bool_()),
   ]
 )
 _LEDGER_GROUP_ROWS = 1 << 16
@@ -66,6 +71,7 @@ class ShardReceipt:
   num_rows: int
   num_examples: int
   skipped: Mapping[str, int]
+  incomplete: Mapping[str, int]
   num_bytes: int
   missing_columns: Sequence[str]
 
@@ -73,6 +79,11 @@ class ShardReceipt:
   def num_skipped(self) -> int:
     """The number of skipped rows, whatever the reason."""
     return sum(self.skipped.values())
+
+  @property
+  def has_ledger(self) -> bool:
+    """Whether there is anything for the skip ledger."""
+    return bool(self.skipped or self.incomplete)
 
   def check(self) -> None:
     """Checks that rows, examples and skipped rows agree.
@@ -131,13 +142,20 @@ class LedgerWriter:
     self._flush()
     self._stack.close()
 
-  def add(self, rows: Iterable[SkippedRow], split: str) -> None:
+  def add(self, rows: Iterable[LedgerEntry], split: str) -> None:
     """Appends rows."""
     columns = [
-      (row.source_shard, row.key, row.reason, row.detail, split) for row in rows
+      (
+        *(row.source_shard, row.key, row.reason, row.detail, split),
+        isinstance(row, SkippedRow),
+      )
+      for row in rows
     ]
     if columns:
-      arrays = [pa.array(values, pa.string()) for values in zip(*columns)]
+      arrays = [
+        pa.array(values, field.type)
+        for values, field in zip(zip(*columns), LEDGER_SCHEMA)
+      ]
       self.add_batch(pa.RecordBatch.from_arrays(arrays, schema=LEDGER_SCHEMA))
 
   def add_batch(self, batch: pa.RecordBatch) -> None:

@@ -26,6 +26,9 @@ class Recipe:
       images, `image`, `image_height`, `image_width`) into a batch that has a
       column without nulls for every feature. A function of a module.
     has_images: whether batches have images to be made uniform.
+    image_lists: columns of lists of images to be made uniform, and the columns
+      whose lists lose a value where one of these loses an image.
+    trusts_png_checksums: see `images.ImageNormalizer`.
     specs: how the features are stored.
     find_bad_rows: returns the rows of a batch, before it is mapped, that cannot
       be examples: by row number the reason for skipping it, and a detail. A
@@ -41,4 +44,8 @@ class Recipe:
   find_bad_rows: (
     Callable[[pa.RecordBatch], Mapping[int, tuple[str, str]]] | None
   ) = None
+  image_lists: Mapping[str, Sequence[str]] = dataclasses.field(
+    default_factory=dict
+  )
+  trusts_png_checksums: bool = False
   stand_ins: Mapping[str, str] = dataclasses.field(default_factory=dict)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 
 from tfds_plugins.conversion import receipts as receipts_lib
@@ -16,9 +18,14 @@ def count_skipped(
   receipts: Sequence[receipts_lib.ShardReceipt],
 ) -> dict[str, int]:
   """Returns the number of skipped rows by reason, the most frequent first."""
+  return _add_up(receipt.skipped for receipt in receipts)
+
+
+def _add_up(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+  """Adds counts up by reason, the highest first."""
   total: collections.Counter[str] = collections.Counter()
-  for receipt in receipts:
-    total.update(receipt.skipped)
+  for each in counts:
+    total.update(each)
   return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -48,8 +55,18 @@ def summarize(
     f"  {num_skipped:>15,}  skipped",
   ]
   lines += [f"  {count:>19,}  {reason}" for reason, count in skipped.items()]
-  if num_skipped:
-    lines.append(f"  Every skipped row is in {receipts_lib.LEDGER_FILENAME}.")
+  incomplete = _add_up(receipt.incomplete for receipt in receipts)
+  if incomplete:
+    lines.append(
+      f"  {sum(incomplete.values()):>15,}  left out of examples (is_skipped is"
+      " false)"
+    )
+  lines += [f"  {count:>19,}  {reason}" for reason, count in incomplete.items()]
+  if num_skipped or incomplete:
+    lines.append(
+      f"  Every {'one of them' if incomplete else 'skipped row'} is in"
+      f" {receipts_lib.LEDGER_FILENAME}."
+    )
   lines += _list_missing_columns(receipts)
   damaged = [
     part.shard.name

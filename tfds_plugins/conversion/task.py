@@ -22,6 +22,8 @@ from tfds_plugins.encoding import record_files
 from tfds_plugins.encoding import tf_example
 from tfds_plugins.encoding.records import Records
 from tfds_plugins.sources.rows import KEY_COLUMN
+from tfds_plugins.sources.rows import IncompleteRow
+from tfds_plugins.sources.rows import LedgerEntry
 from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
@@ -84,7 +86,7 @@ def run_task(task: Task) -> receipts.ShardReceipt:
         )
       receipt = converter.make_receipt()
       receipt.check()
-      if receipt.num_skipped:
+      if receipt.has_ledger:
         partial_ledger.replace(ledger_path)
       partial_output.replace(output_path)
     except OSError as e:
@@ -113,11 +115,14 @@ class _Converter:
     self._encoder = tf_example.ExampleEncoder(task.recipe.specs)
     # A task of its own each time: what it decides may not depend on which
     # tasks the same process ran before.
-    self._normalizer = images.ImageNormalizer()
+    self._normalizer = images.ImageNormalizer(
+      trusts_png_checksums=task.recipe.trusts_png_checksums
+    )
     self._num_rows = 0
     self._num_examples = 0
     self._num_bytes = 0
     self._skipped: collections.Counter[str] = collections.Counter()
+    self._incomplete: collections.Counter[str] = collections.Counter()
     self._missing_columns: set[str] = set()
 
   def iter_records(self) -> Iterator[Records]:
@@ -137,6 +142,7 @@ class _Converter:
       num_rows=self._num_rows,
       num_examples=self._num_examples,
       skipped=dict(sorted(self._skipped.items())),
+      incomplete=dict(sorted(self._incomplete.items())),
       num_bytes=self._num_bytes,
       missing_columns=sorted(self._missing_columns),
     )
@@ -144,6 +150,7 @@ class _Converter:
   def _iter_batch(self, batch: SourceBatch, name: str) -> Iterator[Records]:
     rows = batch.rows
     skipped = list(batch.skipped)
+    incomplete = list(batch.incomplete)
     num_rows = batch.num_rows
     if rows.num_rows:
       self._missing_columns |= self._find_missing(batch)
@@ -153,12 +160,21 @@ class _Converter:
     if self._task.recipe.has_images:
       rows, rejected = images.make_uniform(rows, self._normalizer, name)
       skipped += rejected
+    for column, others in self._task.recipe.image_lists.items():
+      rows, lacking = images.make_lists_uniform(
+        rows, self._normalizer, name, column, others
+      )
+      incomplete += lacking
     if self._task.max_examples is not None:
       left = self._task.max_examples - self._num_examples
       num_rows -= max(0, rows.num_rows - left)
       rows = rows.slice(0, left)
     self._num_rows += num_rows
-    self._add_skipped(skipped)
+    self._skipped.update(row.reason for row in skipped)
+    self._add_to_ledger(skipped)
+    incomplete = _select(incomplete, rows)
+    self._incomplete.update(row.reason for row in incomplete)
+    self._add_to_ledger(incomplete)
     features = self._task.recipe.map_batch(rows)
     for records in self._encoder.encode(features):
       self._num_examples += len(records)
@@ -192,6 +208,15 @@ class _Converter:
     is_good = pa.array([i not in bad for i in range(rows.num_rows)])
     return rows.filter(is_good), skipped
 
-  def _add_skipped(self, skipped: Sequence[SkippedRow]) -> None:
-    self._skipped.update(row.reason for row in skipped)
-    self._ledger.add(skipped, self._task.split)
+  def _add_to_ledger(self, rows: Sequence[LedgerEntry]) -> None:
+    self._ledger.add(rows, self._task.split)
+
+
+def _select(
+  incomplete: Sequence[IncompleteRow], rows: pa.RecordBatch
+) -> list[IncompleteRow]:
+  """Leaves out what is said of rows that have been skipped since."""
+  if not incomplete:
+    return []
+  keys = set(rows.column(KEY_COLUMN).to_pylist())
+  return [row for row in incomplete if row.key in keys]

@@ -23,6 +23,7 @@ from PIL import Image
 from PIL import UnidentifiedImageError
 
 from tfds_plugins.encoding import jpeg
+from tfds_plugins.encoding import png
 
 # Reasons for skipping a row.
 EMPTY = "empty_image"
@@ -64,12 +65,9 @@ _DECODE_ERRORS = (
   zlib.error,
 )
 _MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-_MAX_PNG_SIDE = (
+MAX_PNG_SIDE = (
   1_000_000  # libpng's own limit, which TensorFlow leaves as it is
 )
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# width, height, bit depth, colour type, methods: compression, filter, interlace
-_PNG_HEADER = struct.Struct(">IIBBBBB")
 # offset of the pixels, size of the header, width, height, bits, compression
 _BMP_HEADER = struct.Struct("<10xIIii2xHI")
 
@@ -84,7 +82,7 @@ class UniformImage:
     width: pixels.
   """
 
-  data: bytes
+  data: bytes | memoryview
   height: int
   width: int
 
@@ -149,16 +147,16 @@ def _is_plain_png(data: bytes) -> bool:
   Pillow forgives a missing end, missing rows and unknown chunks; TensorFlow
   does not. Format: https://www.w3.org/TR/png-3/.
   """
-  width, height, depth, colour, *methods = _PNG_HEADER.unpack_from(
-    data, len(_PNG_SIGNATURE) + 8
+  width, height, depth, colour, *methods = png.HEADER.unpack_from(
+    data, len(png.SIGNATURE) + 8
   )
   is_plain = depth == 8 and colour in (0, 2) and methods == [0, 0, 0]
-  if not is_plain or max(width, height) > _MAX_PNG_SIDE:
+  if not is_plain or max(width, height) > MAX_PNG_SIDE:
     return False
   # Each row is preceded by the number of its filter.
   num_bytes = height * (1 + width * (1 if colour == 0 else 3))
   inflater = zlib.decompressobj()
-  offset = len(_PNG_SIGNATURE)
+  offset = len(png.SIGNATURE)
   kinds = []
   while offset + 12 <= len(data):
     kind = data[offset + 4 : offset + 8]
@@ -209,8 +207,8 @@ def _to_rgb_png(image: Image.Image) -> UniformImage | RejectedImage:
   Transparent parts become white, as img2dataset makes them
   (rom1504/img2dataset, `img2dataset/resizer.py`) and a browser shows them.
   """
-  if max(image.size) > _MAX_PNG_SIDE:
-    return RejectedImage(BOMB, f"a side of more than {_MAX_PNG_SIDE:,} pixels")
+  if max(image.size) > MAX_PNG_SIDE:
+    return RejectedImage(BOMB, f"a side of more than {MAX_PNG_SIDE:,} pixels")
   if image.mode.startswith("I;16") or image.mode == "I":
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 0xFFFF:

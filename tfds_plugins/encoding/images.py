@@ -16,9 +16,11 @@ import pyarrow.compute as pc
 
 from tfds_plugins.encoding import decoding
 from tfds_plugins.encoding import jpeg
+from tfds_plugins.encoding import png
 from tfds_plugins.sources import arrays
 from tfds_plugins.sources.rows import IMAGE_COLUMN
 from tfds_plugins.sources.rows import KEY_COLUMN
+from tfds_plugins.sources.rows import IncompleteRow
 from tfds_plugins.sources.rows import SkippedRow
 
 # The columns that `make_uniform` adds: the image's own size in pixels, int32.
@@ -41,32 +43,44 @@ class _KnownHeader:
 
 
 class ImageNormalizer:
-  """Makes images uniform, and remembers which JPEG encoders it has met."""
+  """Makes images uniform, and remembers which encoders it has met."""
 
-  def __init__(self) -> None:
+  def __init__(self, *, trusts_png_checksums: bool = False) -> None:
+    """Initializes a normalizer.
+
+    Args:
+      trusts_png_checksums: whether a PNG is good if its checksums are, and if
+        one of its kind was good: true for the pictures of one producer.
+    """
     self._signatures: set[bytes] = set()
     # Images of one encoder and one size start with the same bytes.
     self._known_headers: dict[bytes, _KnownHeader] = {}
     self._known_lengths: list[int] = []
     self._scratch = jpeg.make_scratch()
+    self._trusts_png_checksums = trusts_png_checksums
+    self._png_kinds: set[bytes] = set()
 
   def find_markers(self, data: memoryview) -> list[int]:
     """Finds the markers of any number of images, as `jpeg.find_markers`."""
     return jpeg.find_markers(np.frombuffer(data, np.uint8), self._scratch)
 
   def normalize(
-    self, data: bytes
+    self, data: bytes | memoryview
   ) -> decoding.UniformImage | decoding.RejectedImage:
     """Returns an image as both decoders read it, or why there is none.
 
     Args:
       data: an encoded image in any format, maybe damaged, maybe none at all.
     """
-    markers = self.find_markers(memoryview(data))
-    known = self.find_known(memoryview(data), markers, 0)
+    view = memoryview(data)
+    if view[: len(png.SIGNATURE)] == png.SIGNATURE:
+      return self._examine_png(data)
+    markers = self.find_markers(view)
+    known = self.find_known(view, markers, 0)
     if known is not None:
       return decoding.UniformImage(data, known.height, known.width)
-    return self.examine(data, markers, 0)
+    content = bytes(data)
+    return _give_back(self.examine(content, markers, 0), content, data)
 
   def find_known(
     self, data: memoryview, markers: Sequence[int], start: int
@@ -98,6 +112,8 @@ class ImageNormalizer:
       markers: as for `find_known`.
       start: as for `find_known`.
     """
+    if data.startswith(png.SIGNATURE):
+      return self._examine_png(data)
     header = jpeg.parse_header(data)
     is_simple = (
       header is not None
@@ -118,6 +134,29 @@ class ImageNormalizer:
       self._remember(header, data[: header.scan_start])
     return result
 
+  def _examine_png(
+    self, data: bytes | memoryview
+  ) -> decoding.UniformImage | decoding.RejectedImage:
+    """Decodes a PNG unless its kind is known and trusted."""
+    header = png.parse_whole(data) if self._trusts_png_checksums else None
+    if (
+      header is not None
+      and header.kind in self._png_kinds
+      and 0 < header.height * header.width <= decoding.max_pixels()
+      and max(header.height, header.width) <= decoding.MAX_PNG_SIDE
+    ):
+      return decoding.UniformImage(data, header.height, header.width)
+    content = bytes(data)
+    result = decoding.decode(content)
+    if (
+      header is not None
+      and isinstance(result, decoding.UniformImage)
+      and result.data is content
+      and len(self._png_kinds) < _MAX_REMEMBERED
+    ):
+      self._png_kinds.add(header.kind)
+    return _give_back(result, content, data)
+
   def _remember(self, header: jpeg.JpegHeader, start: bytes) -> None:
     if len(self._signatures) < _MAX_REMEMBERED:
       self._signatures.add(header.signature)
@@ -131,6 +170,17 @@ class ImageNormalizer:
     self._known_headers[start] = _KnownHeader(
       header.height, header.width, header.scan_start
     )
+
+
+def _give_back(
+  result: decoding.UniformImage | decoding.RejectedImage,
+  content: bytes,
+  data: bytes | memoryview,
+) -> decoding.UniformImage | decoding.RejectedImage:
+  """Returns a result with `data` itself where it has gone through untouched."""
+  if isinstance(result, decoding.UniformImage) and result.data is content:
+    return dataclasses.replace(result, data=data)
+  return result
 
 
 def make_uniform(
@@ -153,7 +203,11 @@ def make_uniform(
   replaced: dict[int, bytes] = {}
   skipped: list[SkippedRow] = []
   offsets, buffer = arrays.get_values(batch.column(IMAGE_COLUMN))
-  markers = normalizer.find_markers(buffer)
+  # (They are looked for in JPEGs; other images would seem to be full of them.)
+  is_jpeg = any(
+    buffer[start : start + 2] == jpeg.START_OF_IMAGE for start in offsets[:-1]
+  )
+  markers = normalizer.find_markers(buffer) if is_jpeg else []
   for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
     view = buffer[start:stop]
     result = normalizer.find_known(view, markers, start)
@@ -192,6 +246,71 @@ def make_uniform(
   )
   batch = batch.append_column(IMAGE_WIDTH_COLUMN, pa.array(widths, pa.int32()))
   return batch, skipped
+
+
+def make_lists_uniform(
+  batch: pa.RecordBatch,
+  normalizer: ImageNormalizer,
+  source_shard: str,
+  column: str,
+  others: Sequence[str],
+) -> tuple[pa.RecordBatch, list[IncompleteRow]]:
+  """Makes the images of lists uniform and drops the rejected from their lists.
+
+  Args:
+    batch: has the column `key` (string), the column of images (list of binary)
+      and the others (lists); no nulls.
+    normalizer: used for one source shard after another.
+    source_shard: name of the shard, for what rows lack.
+    column: the column of images.
+    others: columns whose lists have a value for each image.
+
+  Returns:
+    The batch, and what its rows lack.
+  """
+  images = batch.column(column)
+  places = arrays.get_list_offsets(images)
+  values: list[bytes | memoryview] = list(arrays.get_views(images.flatten()))
+  row_of_value = np.repeat(np.arange(batch.num_rows), np.diff(places))
+  lacking: list[IncompleteRow] = []
+  kept: list[int] = []
+  is_changed = False
+  for i, value in enumerate(values):
+    result = normalizer.normalize(value)
+    if isinstance(result, decoding.RejectedImage):
+      names = [batch.column(name).flatten()[i] for name in others]
+      lacking.append(
+        IncompleteRow(
+          source_shard=source_shard,
+          key=batch.column(KEY_COLUMN)[int(row_of_value[i])].as_py(),
+          reason=result.reason,
+          detail=": ".join([*map(str, names), result.detail]),
+        )
+      )
+      continue
+    kept.append(i)
+    is_changed |= result.data is not value
+    values[i] = result.data
+  if lacking:
+    is_kept = np.zeros(len(values), np.int64)
+    is_kept[kept] = 1
+    ends = np.concatenate([[0], np.cumsum(is_kept)])[places]
+    offsets = arrays.from_numpy(ends.astype(np.int32))
+    taken = arrays.from_numpy(np.array(kept, np.int64))
+    for name in others:
+      changed = pa.ListArray.from_arrays(
+        offsets, batch.column(name).flatten().take(taken)
+      )
+      index = batch.schema.get_field_index(name)
+      batch = batch.set_column(index, name, changed)
+  else:
+    offsets = arrays.from_numpy(places.astype(np.int32))
+  if lacking or is_changed:
+    column_values = arrays.make_binary([values[i] for i in kept])
+    changed = pa.ListArray.from_arrays(offsets, column_values)
+    index = batch.schema.get_field_index(column)
+    batch = batch.set_column(index, column, changed)
+  return batch, lacking
 
 
 def get_original_size(batch: pa.RecordBatch) -> tuple[pa.Array, pa.Array]:

@@ -21,7 +21,7 @@ import dataclasses
 
 import numpy as np
 
-_START_OF_IMAGE = b"\xff\xd8"
+START_OF_IMAGE = b"\xff\xd8"
 _BASELINE_FRAMES = (0xC0, 0xC1)  # SOF0, SOF1: sequential, Huffman-coded
 _PLAIN_FRAMES = (0xC0, 0xC1, 0xC2)  # and SOF2: progressive
 _START_OF_SCAN = 0xDA
@@ -65,7 +65,7 @@ def parse_header(data: bytes) -> JpegHeader | None:
     The header; None if this is no JPEG, or one whose fate cannot be told from
     its header: progressive, lossless, arithmetic-coded, or malformed.
   """
-  if data[:2] != _START_OF_IMAGE:
+  if data[:2] != START_OF_IMAGE:
     return None
   parts = []
   height = width = num_components = 0

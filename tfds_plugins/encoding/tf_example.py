@@ -76,8 +76,7 @@ class FeatureSpec:
     name: the feature's flattened name, the column to read.
     kind: the list that holds it. float64 is stored as float32, as TFDS does:
       what is beyond its range (3.4e38) is infinite in the dataset.
-    is_list: whether an example has any number of values, of FLOAT or INT64, and
-      not exactly one.
+    is_list: whether an example has any number of values, and not exactly one.
   """
 
   name: str
@@ -133,7 +132,7 @@ class ExampleEncoder:
     Args:
       batch: has a column without nulls for each feature: binary or string for
         BYTES, a floating type for FLOAT, an integer type for INT64; a list of
-        them where the feature is one.
+        them where the feature is one (lists of BYTES: less than 2 GiB).
 
     Yields:
       One record for each row, many at a time.
@@ -156,7 +155,7 @@ class ExampleEncoder:
     for spec in self._specs:
       column = batch.column(spec.name)
       if spec.kind is Kind.BYTES:
-        value_sizes = arrays.get_sizes(column)
+        value_sizes = _get_value_sizes(column, is_list=spec.is_list)
         if not records_lib.is_large(int(value_sizes.sum()), batch.num_rows):
           sizes += value_sizes
       elif spec.is_list:
@@ -253,10 +252,18 @@ class _Integers:
 
 
 class _Values:
-  """Makes the map entries of a feature of any size: bytes, or a list."""
+  """Makes the map entries of a feature of any size: bytes, or a list.
+
+  Numbers are packed: a list of them is one field, as a single value is. Of bytes,
+  every value is a field of its own.
+  """
 
   def __init__(self, spec: FeatureSpec):
     self._spec = spec
+    self._has_own_fields = spec.is_list and spec.kind is Kind.BYTES
+    self._value_heads = _PieceTable(
+      lambda sizes: [arrays.make_scalar(_FIELD_1), _pack_integers(sizes)]
+    )
     self._field, self._list_field, self._key = map(
       arrays.make_scalar,
       (
@@ -270,19 +277,35 @@ class _Values:
   def encode(self, batch: pa.RecordBatch) -> list[records_lib.Pieces]:
     """Returns the pieces of the entries."""
     column = batch.column(self._spec.name)
-    if self._spec.is_list:
+    if self._has_own_fields:
+      values = self._join_fields(column)
+    elif self._spec.is_list:
       values = _pack(column, self._spec.kind)
     else:
       values = pc.cast(column, pa.binary())
     return [*self._heads.get(arrays.get_sizes(values)), values]
 
+  def _join_fields(self, column: pa.Array) -> pa.Array:
+    """Returns the fields of each row's values, one after the other."""
+    values = pc.cast(column.flatten(), pa.binary())
+    fields = arrays.join_values(
+      *self._value_heads.get(arrays.get_sizes(values)), values
+    )
+    ends = np.concatenate([[0], np.cumsum(arrays.get_sizes(fields))])
+    data = np.frombuffer(fields.buffers()[2], np.uint8)
+    return arrays.from_parts(data, ends[arrays.get_list_offsets(column)])
+
   def _make_heads(self, sizes: np.ndarray) -> list[records_lib.Pieces]:
     """Returns all of an entry that comes before values of these sizes."""
     sizes = np.ascontiguousarray(sizes, np.int64)
-    value_heads = arrays.join_values(self._field, _pack_integers(sizes))
-    if self._spec.is_list:  # One without a value has no values at all.
-      has_values = pc.not_equal(arrays.from_numpy(sizes), 0)
-      value_heads = pc.if_else(has_values, value_heads, arrays.make_scalar(b""))
+    if self._has_own_fields:
+      value_heads = arrays.make_scalar(b"")
+    else:
+      value_heads = arrays.join_values(self._field, _pack_integers(sizes))
+      if self._spec.is_list:  # One without a value has no values at all.
+        has_values = pc.not_equal(arrays.from_numpy(sizes), 0)
+        nothing = arrays.make_scalar(b"")
+        value_heads = pc.if_else(has_values, value_heads, nothing)
     lists = arrays.get_sizes(value_heads) + sizes
     list_sizes = _pack_integers(lists)
     features = 1 + arrays.get_sizes(list_sizes) + lists
@@ -402,3 +425,12 @@ def _to_float32(numbers: np.ndarray) -> np.ndarray:
   """Returns (n,) numbers as protobuf stores them; large ones become infinite."""
   with np.errstate(over="ignore"):
     return np.ascontiguousarray(numbers, "<f4")
+
+
+def _get_value_sizes(column: pa.Array, *, is_list: bool) -> np.ndarray:
+  """Returns the bytes of each row of a column of bytes, or of lists of them."""
+  if not is_list:
+    return arrays.get_sizes(column)
+  sizes = arrays.get_sizes(column.flatten())
+  ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+  return np.diff(ends[arrays.get_list_offsets(column)])

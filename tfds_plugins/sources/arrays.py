@@ -128,7 +128,7 @@ def fill_null_lists(column: pa.Array) -> pa.Array:
   """Replaces null lists by empty ones."""
   if not column.null_count:
     return column
-  return pa.ListArray.from_arrays(_get_list_offsets(column), column.flatten())
+  return pa.ListArray.from_arrays(_make_list_offsets(column), column.flatten())
 
 
 def from_list_view(column: pa.Array) -> pa.Array:
@@ -138,11 +138,11 @@ def from_list_view(column: pa.Array) -> pa.Array:
   """
   mask = column.is_null() if column.null_count else None
   return pa.ListArray.from_arrays(
-    _get_list_offsets(column), column.flatten(), mask=mask
+    _make_list_offsets(column), column.flatten(), mask=mask
   )
 
 
-def _get_list_offsets(column: pa.Array) -> pa.Array:
+def _make_list_offsets(column: pa.Array) -> pa.Array:
   """Returns where lists would start and end if the null ones were empty."""
   lengths = fill_null(pc.list_value_length(column), 0)
   return from_numpy(_to_int32(_add_up(to_numpy(lengths))))
@@ -218,7 +218,16 @@ def get_list(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     (len(column) + 1,) offsets and all numbers one after the other: those of row
     i are `values[offsets[i] : offsets[i + 1]]`.
   """
-  return _add_up(get_lengths(column)), to_numpy(column.flatten())
+  return get_list_offsets(column), to_numpy(column.flatten())
+
+
+def get_list_offsets(column: pa.Array) -> np.ndarray:
+  """Returns the (n + 1,) int64 offsets of the flattened values of a list column.
+
+  Args:
+    column: lists, without nulls.
+  """
+  return _add_up(get_lengths(column))
 
 
 def from_numpy(values: np.ndarray) -> pa.Array:

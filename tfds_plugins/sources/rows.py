@@ -24,8 +24,8 @@ BATCH_ROWS = 2048
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class SkippedRow:
-  """A row of the source that does not become an example.
+class LedgerEntry:
+  """What the skip ledger says of a row.
 
   Attributes:
     source_shard: the name of the source shard.
@@ -40,6 +40,16 @@ class SkippedRow:
   detail: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedRow(LedgerEntry):
+  """A row of the source that does not become an example."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class IncompleteRow(LedgerEntry):
+  """Something that a row lacks which becomes an example all the same."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceBatch:
   """Some rows of a source shard, in source order.
@@ -50,6 +60,7 @@ class SourceBatch:
       that it asked for; nulls where the source has none.
     skipped: rows that the source itself cannot give.
     num_rows: how many rows of the source this batch accounts for.
+    incomplete: what some of `rows` lack.
     missing_columns: columns that were asked for and that the source of these
       rows does not have at all.
   """
@@ -57,6 +68,7 @@ class SourceBatch:
   rows: pa.RecordBatch
   skipped: Sequence[SkippedRow]
   num_rows: int
+  incomplete: Sequence[IncompleteRow] = ()
   missing_columns: Collection[str] = ()
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import pytest
 import shards
 
-from tfds_plugins.sources.img2dataset import tar
+from tfds_plugins.sources import tar
 
 CONTENT_SIZES = [0, 1, 511, 512, 513, 1024, 5000]
 

@@ -32,7 +32,13 @@ _MAX_EXTENSION_BYTES = 1 << 20
 _MAX_DECIMAL_DIGITS = 18
 _REGULAR_TYPES = b"0\x007"
 _EXTENSION_TYPES = b"xLK"  # pax records, GNU long name, GNU long link
+_PAX_KEYWORDS = (b" path=", b" size=", b" linkpath=")  # Those that are used.
 _TYPES_WITHOUT_DATA = b"123456"
+_HARD_LINK = ord("1")
+_LINK_TYPES = b"12"
+_LINK_FIELD = slice(157, 257)
+# In fewer blocks, headers are parsed one by one.
+_MIN_PARSED_BLOCKS = 32
 _SIZE_POWERS = 8 ** np.arange(10, -1, -1, dtype=np.int64)
 _CHECKSUM_POWERS = 8 ** np.arange(5, -1, -1, dtype=np.int64)
 
@@ -53,24 +59,30 @@ class End(enum.Enum):
 
 @dataclasses.dataclass(slots=True)
 class Member:
-  """One regular file of an archive.
+  """One regular file of an archive, or a link.
 
   Attributes:
     name: the full path inside the archive, as bytes.
     offset: the byte at which its first header (extensions included) starts.
+    data_offset: the byte at which its content starts.
     size_bytes: the size of its content.
     data: its content, valid until the next window is read; None if it was not
       asked for, or is cut off.
     is_cut: whether the file ends before the content does.
     label: whatever `is_wanted` wishes to remember of it.
+    link: what a link names: for a hard link, another member. None for a file.
+    is_hard_link: whether it is a hard link.
   """
 
   name: bytes
   offset: int
+  data_offset: int
   size_bytes: int
   data: memoryview | None = None
   is_cut: bool = False
   label: Any = None
+  link: bytes | None = None
+  is_hard_link: bool = False
 
 
 # kind (the type flag), size of the content, path
@@ -178,7 +190,12 @@ class TarReader:
   """
 
   def __init__(
-    self, file: Any, size_bytes: int, *, window_bytes: int = WINDOW_BYTES
+    self,
+    file: Any,
+    size_bytes: int,
+    *,
+    window_bytes: int = WINDOW_BYTES,
+    with_links: bool = False,
   ):
     """Initializes a reader.
 
@@ -187,7 +204,9 @@ class TarReader:
         pass large contents that are not wanted.
       size_bytes: the size of the file.
       window_bytes: how much is read at a time, a multiple of 512.
+      with_links: whether to yield links as well; they have no content.
     """
+    self._with_links = with_links
     self._file = file
     self._size_bytes = size_bytes
     self._buffer = np.empty(window_bytes, np.uint8)
@@ -200,10 +219,10 @@ class TarReader:
   def iter_windows(
     self, is_wanted: Callable[[Member], bool]
   ) -> Iterator[list[Member]]:
-    """Yields the regular files in order; links, folders, devices are passed.
+    """Yields the regular files in order; folders and devices are passed.
 
     Args:
-      is_wanted: called with every member, in order, before its content is
+      is_wanted: called with every regular file, in order, before its content is
         there; whether it is to be read. Called again for one that did not fit
         into the window.
 
@@ -244,11 +263,14 @@ class TarReader:
     """
     num_blocks = self._num_bytes // BLOCK_BYTES
     blocks = self._buffer[: num_blocks * BLOCK_BYTES].reshape(-1, BLOCK_BYTES)
-    plain_headers = _parse_plain_headers(blocks)
+    plain_headers = {}
+    if num_blocks >= _MIN_PARSED_BLOCKS:
+      plain_headers = _parse_plain_headers(blocks)
     view = self._buffer.data
     members: list[Member] = []
     start = position = 0  # Of the member's first header, and of the next one.
     long_name: bytes | None = None
+    long_link: bytes | None = None
     long_size: int | None = None
     while position + BLOCK_BYTES <= self._num_bytes:
       header = plain_headers.get(position // BLOCK_BYTES)
@@ -285,9 +307,12 @@ class TarReader:
         data = bytes(view[data_start:data_end])
         if kind == ord("L"):
           long_name = data.rstrip(b"\0")
-        elif kind == ord("x") and (b" path=" in data or b" size=" in data):
+        elif kind == ord("K"):
+          long_link = data.rstrip(b"\0")
+        elif kind == ord("x") and any(each in data for each in _PAX_KEYWORDS):
           records = _parse_pax(data)
           long_name = records.get(b"path", long_name)
+          long_link = records.get(b"linkpath", long_link)
           if b"size" in records:
             if not _is_decimal(records[b"size"]):
               return members, self._stop(End.CORRUPT, position)
@@ -298,17 +323,35 @@ class TarReader:
       name = name if long_name is None else long_name
       # (Some old writers mark folders by their names.)
       if kind in _REGULAR_TYPES and not name.endswith(b"/"):
-        member = Member(name, self._base + start, size, None, is_cut)
+        member = Member(
+          name,
+          self._base + start,
+          self._base + data_start,
+          size,
+          is_cut=is_cut,
+        )
         if is_wanted(member) and not is_cut:
           if data_end > self._num_bytes:
             self._make_room(data_end - start)
             return members, start
           member.data = view[data_start:data_end]
         members.append(member)
+      elif kind in _LINK_TYPES and self._with_links:
+        link = bytes(view[position : position + BLOCK_BYTES])[_LINK_FIELD]
+        members.append(
+          Member(
+            name,
+            self._base + start,
+            self._base + data_start,
+            0,
+            link=link.partition(b"\0")[0] if long_link is None else long_link,
+            is_hard_link=kind == _HARD_LINK,
+          )
+        )
       if is_cut:
         return members, self._stop(End.TRUNCATED, position)
       start = position = next_position
-      long_name = long_size = None
+      long_name = long_link = long_size = None
     # The next header is not in the buffer.
     if self._is_over:
       return members, self._stop(End.TRUNCATED, position)
