@@ -124,9 +124,7 @@ def _show(image: Image.Image) -> str:
   out = io.BytesIO()
   image.save(out, "PNG")
   data = base64.b64encode(out.getvalue()).decode()
-  return (
-    f'<img src="data:image/png;base64,{data}" alt="Img" style="border: 1px solid #ccc"/>'
-  )
+  return f'<img src="data:image/png;base64,{data}" alt="Img" style="border: 1px solid #ccc"/>'
 
 
 def resize(images: Any, height: int, width: int) -> Any:

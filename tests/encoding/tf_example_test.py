@@ -29,7 +29,9 @@ FEATURES = tfds.features.FeaturesDict(
     "numbers": tfds.features.Sequence(np.int64),
     "probs": tfds.features.Sequence(np.float32),
     "paths": tfds.features.Sequence(tfds.features.Text()),
-    "pictures": tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_)),
+    "pictures": tfds.features.Sequence(
+      tfds.features.Tensor(shape=(), dtype=np.object_)
+    ),
   }
 )
 LABEL = "ä/nested/label"
@@ -48,7 +50,8 @@ rows = st.fixed_dictionaries(
     "probs": st.lists(st.floats(width=32), max_size=60),
     "paths": st.lists(st.text(max_size=200), max_size=4),
     "pictures": st.lists(
-      st.binary(max_size=300) | st.sampled_from([b"", b"x" * 20_000]), max_size=3
+      st.binary(max_size=300) | st.sampled_from([b"", b"x" * 20_000]),
+      max_size=3,
     ),
   }
 )

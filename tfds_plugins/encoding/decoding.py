@@ -65,9 +65,7 @@ _DECODE_ERRORS = (
   zlib.error,
 )
 _MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-MAX_PNG_SIDE = (
-  1_000_000  # libpng's own limit, which TensorFlow leaves as it is
-)
+MAX_PNG_SIDE = 1_000_000  # libpng's own limit, which TensorFlow leaves as it is
 # offset of the pixels, size of the header, width, height, bits, compression
 _BMP_HEADER = struct.Struct("<10xIIii2xHI")
 

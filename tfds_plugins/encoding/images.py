@@ -31,6 +31,8 @@ IMAGE_WIDTH_COLUMN = "image_width"
 # every image, and are not worth remembering.
 _MAX_REMEMBERED = 1024
 _MAX_KNOWN_LENGTHS = 4
+# Colour profiles may have some kilobytes; more is not worth remembering.
+_MAX_KIND_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class ImageNormalizer:
 
     Args:
       trusts_png_checksums: whether a PNG is good if its checksums are, and if
-        one of its kind was good: true for the pictures of one producer.
+        one of its kind was good, and bad if they are not: for the pictures of
+        one producer. What Pillow can make of a damaged one is taken otherwise.
     """
     self._signatures: set[bytes] = set()
     # Images of one encoder and one size start with the same bytes.
@@ -139,6 +142,9 @@ class ImageNormalizer:
   ) -> decoding.UniformImage | decoding.RejectedImage:
     """Decodes a PNG unless its kind is known and trusted."""
     header = png.parse_whole(data) if self._trusts_png_checksums else None
+    if isinstance(header, png.DamagedPng):
+      reason = decoding.TRUNCATED if header.is_cut else decoding.UNDECODABLE
+      return decoding.RejectedImage(reason, header.detail)
     if (
       header is not None
       and header.kind in self._png_kinds
@@ -153,6 +159,7 @@ class ImageNormalizer:
       and isinstance(result, decoding.UniformImage)
       and result.data is content
       and len(self._png_kinds) < _MAX_REMEMBERED
+      and len(header.kind) <= _MAX_KIND_BYTES
     ):
       self._png_kinds.add(header.kind)
     return _give_back(result, content, data)
@@ -200,7 +207,7 @@ def make_uniform(
   heights: list[int] = []
   widths: list[int] = []
   kept: list[int] = []
-  replaced: dict[int, bytes] = {}
+  replaced: dict[int, bytes | memoryview] = {}
   skipped: list[SkippedRow] = []
   offsets, buffer = arrays.get_values(batch.column(IMAGE_COLUMN))
   # (They are looked for in JPEGs; other images would seem to be full of them.)

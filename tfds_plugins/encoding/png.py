@@ -22,8 +22,6 @@ _CHUNK_FOOT = struct.Struct(">I")
 _EMPTY_CHUNK_BYTES = _CHUNK_HEAD.size + _CHUNK_FOOT.size
 # Chunks that no decoder needs, and that differ from one picture to the next.
 _TEXTS = (b"tEXt", b"tIME")
-# Colour profiles may have some kilobytes; more is not worth remembering.
-_MAX_KIND_BYTES = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,19 +39,26 @@ class PngHeader:
   kind: bytes
 
 
-def parse_whole(data: bytes | memoryview) -> PngHeader | None:
+@dataclasses.dataclass(frozen=True, slots=True)
+class DamagedPng:
+  """Why a PNG is not what its encoder wrote.
+
+  Attributes:
+    is_cut: whether its end is missing.
+    detail: what was found.
+  """
+
+  is_cut: bool
+  detail: str
+
+
+def parse_whole(data: bytes | memoryview) -> PngHeader | DamagedPng:
   """Walks the chunks of a PNG and verifies their checksums.
 
   Args:
-    data: an encoded image.
-
-  Returns:
-    The header; None if this is no PNG, or one that is cut, damaged, or has no
-    pixels.
+    data: an encoded image that starts with `SIGNATURE`.
   """
   view = memoryview(data)
-  if view[: len(SIGNATURE)] != SIGNATURE:
-    return None
   offset = len(SIGNATURE)
   header = b""
   parts: list[bytes] = []
@@ -62,25 +67,24 @@ def parse_whole(data: bytes | memoryview) -> PngHeader | None:
     length, kind = _CHUNK_HEAD.unpack_from(view, offset)
     end = offset + _EMPTY_CHUNK_BYTES + length
     if end > len(view):
-      return None
+      break
     (checksum,) = _CHUNK_FOOT.unpack_from(view, end - _CHUNK_FOOT.size)
     # (Of the kind and the content, which follow each other.)
     if zlib.crc32(view[offset + 4 : end - _CHUNK_FOOT.size]) != checksum:
-      return None
+      return DamagedPng(False, f"the checksum of chunk {kind!r} does not hold")
     content = view[offset + _CHUNK_HEAD.size : end - _CHUNK_FOOT.size]
     offset = end
-    if kind == b"IDAT":
-      has_pixels |= length > 0
-    elif not header:
+    if not header:
       if kind != b"IHDR" or length != HEADER.size:
-        return None
+        return DamagedPng(False, f"it starts with chunk {kind!r}")
       header = bytes(content)
+    elif kind == b"IDAT":
+      has_pixels |= length > 0
     elif kind == b"IEND":
+      if not has_pixels:
+        return DamagedPng(False, "it has no pixels")
       width, height, *_ = HEADER.unpack(header)
-      kinds = b"".join(parts)
-      if not has_pixels or len(kinds) > _MAX_KIND_BYTES:
-        return None
-      return PngHeader(height, width, header[8:] + kinds)
+      return PngHeader(height, width, header[8:] + b"".join(parts))
     elif kind not in _TEXTS:
       parts.append(kind + bytes(content))
-  return None
+  return DamagedPng(True, f"truncated at byte {len(view):,}")

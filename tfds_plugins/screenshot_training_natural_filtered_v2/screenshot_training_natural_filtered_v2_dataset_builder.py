@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 from typing import Any
+from typing import cast
 
 from etils import epath
 import numpy as np
@@ -127,12 +128,18 @@ for lite_query, none for tiles.
 
   def __getstate__(self) -> dict[str, Any]:
     state = super().__getstate__()
-    state["_original_state"]["refuse_missing_tiles"] = self._refuse_missing_tiles
+    state["_original_state"]["refuse_missing_tiles"] = (
+      self._refuse_missing_tiles
+    )
     return state
 
   @property
+  def _config(self) -> ScreenshotConfig:
+    return cast(ScreenshotConfig, self.builder_config)
+
+  @property
   def _is_tiles(self) -> bool:
-    return not self.builder_config.files
+    return not self._config.files
 
   def _info(self) -> tfds.core.DatasetInfo:
     features: dict[str, Any] = {
@@ -143,7 +150,7 @@ for lite_query, none for tiles.
     }
     if not self._is_tiles:
       features["query"] = tfds.features.Text(doc="question about the page")
-    columns = self.builder_config.columns
+    columns = self._config.columns
     if "neg_chunk_paths" in columns:
       features["neg_chunk_paths"] = tfds.features.Sequence(
         tfds.features.Text(), doc="paths of the hard negatives"
@@ -187,7 +194,7 @@ for lite_query, none for tiles.
     files = {
       split: layout_lib.pick_file(
         layout,
-        [name.format(split=split) for name in self.builder_config.files],
+        [name.format(split=split) for name in self._config.files],
         instructions,
       )
       for split in (() if self._is_tiles else _SPLITS)
@@ -204,7 +211,7 @@ for lite_query, none for tiles.
       dataset_dir=layout.dataset_dir,
       index=index,
       work_dir=self.data_path,
-      wanted=list(self.builder_config.columns),
+      wanted=list(self._config.columns),
       refuse_missing_tiles=self._refuse_missing_tiles,
     )
 
@@ -220,7 +227,7 @@ for lite_query, none for tiles.
   def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
     columns = {"chunk_path": pa.string()}
     if not self._is_tiles:
-      columns = {"query": pa.string(), **columns, **self.builder_config.columns}
+      columns = {"query": pa.string(), **columns, **self._config.columns}
     has_negatives = "neg_chunk_paths" in columns
     return Recipe(
       columns=pa.schema(list(columns.items())),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from collections.abc import Sequence
+import os
 import re
 import stat
 
@@ -100,3 +101,16 @@ def get_size(path: epath.Path) -> int:
     return path.stat().length
   except OSError:
     return 0
+
+
+def get_identity(path: epath.Path) -> tuple[int, int]:
+  """Returns by what a file is known again.
+
+  Returns:
+    Its size in bytes and the time of its last change: nanoseconds since 1970
+    where it is a local file, else of whole seconds.
+  """
+  status = path.stat()
+  if "://" in str(path):
+    return status.length, int(status.mtime) * 1_000_000_000
+  return status.length, os.stat(path).st_mtime_ns

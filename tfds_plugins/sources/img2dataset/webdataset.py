@@ -20,10 +20,10 @@ import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
+from tfds_plugins.sources import tar
 from tfds_plugins.sources.img2dataset import json_rows
 from tfds_plugins.sources.img2dataset import pairing
 from tfds_plugins.sources.img2dataset import samples as samples_lib
-from tfds_plugins.sources import tar
 from tfds_plugins.sources.img2dataset.samples import Sample
 from tfds_plugins.sources.img2dataset.shards import ImageShard
 from tfds_plugins.sources.rows import SourceBatch

@@ -54,6 +54,7 @@ class QuestionShard(SourceShard):
   Attributes:
     lines_path: the file.
     split: the split.
+    has_all_splits: whether the file has the rows of others as well.
     dataset_dir: the folder of the tiles.
     order_path: the order of its rows.
     index_path: the index of the tars.
@@ -61,6 +62,7 @@ class QuestionShard(SourceShard):
 
   lines_path: str
   split: str
+  has_all_splits: bool
   dataset_dir: str
   order_path: str
   index_path: str
@@ -155,7 +157,14 @@ def check_source(
     raise errors.SourceError(str(problem))
   sources = {}
   for i, (split, path) in enumerate(files.items()):
-    shard = _make_shard(plans[split], path, split, dataset_dir, work_dir)
+    shard = _make_shard(
+      plans[split],
+      path,
+      split,
+      dataset_dir,
+      work_dir,
+      has_all_splits=len(by_path[path]) > 1,
+    )
     sources[split] = Source(
       source_dir=str(dataset_dir),
       shards=[shard],
@@ -262,6 +271,8 @@ def _make_shard(
   split: str,
   dataset_dir: epath.Path,
   work_dir: epath.Path,
+  *,
+  has_all_splits: bool,
 ) -> QuestionShard:
   order_path = work_dir / f"{split}{_ORDER_SUFFIX}"
   rows = np.array(plan.rows, np.int64).reshape(-1, 3)
@@ -272,6 +283,7 @@ def _make_shard(
     size_bytes=plan.size_bytes,
     lines_path=str(path),
     split=split,
+    has_all_splits=has_all_splits,
     dataset_dir=str(dataset_dir),
     order_path=str(order_path),
     index_path=str(work_dir / tile_index.INDEX_FILENAME),
@@ -358,12 +370,14 @@ def _read_line(
     )
     raise errors.SourceError(str(problem))
   row = questions.parse_line(json_lines.strip(data), wanted)
-  if isinstance(row, questions.Question) and row.split not in (
-    None,
-    shard.split,
-  ):
-    detail = f"split is '{row.split}' in the file of '{shard.split}'"
-    return questions.BadLine(reason=questions.WRONG_SPLIT, detail=detail)
+  if isinstance(row, questions.Question) and row.split != shard.split:
+    if row.split is not None:
+      shown = ascii(row.split)
+      detail = f"split is {shown} among the rows of '{shard.split}'"
+      return questions.BadLine(reason=questions.WRONG_SPLIT, detail=detail)
+    if shard.has_all_splits:
+      detail = "the row does not say to which split it belongs"
+      return questions.BadLine(reason=questions.WRONG_SPLIT, detail=detail)
   return row
 
 
@@ -461,7 +475,9 @@ class _Batch:
     if field.name == questions.RANK:
       return arrays.from_numpy(np.array([row.rank for row in rows], np.int64))
     if field.name == questions.SCORE:
-      return arrays.from_numpy(np.array([row.score for row in rows], np.float64))
+      return arrays.from_numpy(
+        np.array([row.score for row in rows], np.float64)
+      )
     get = {
       questions.QUERY: lambda row: row.query,
       questions.PATH: lambda row: row.path,

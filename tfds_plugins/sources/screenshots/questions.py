@@ -147,16 +147,17 @@ def _is_text(value: Any) -> bool:
 
 
 def _get_rank(record: dict[str, Any]) -> int:
-  rank = record.get(RANK)
+  rank: Any = record.get(RANK)
   is_rank = isinstance(rank, int) and not isinstance(rank, bool)
   return rank if is_rank and 0 <= rank < 1 << 63 else -1
 
 
 def _get_score(record: dict[str, Any]) -> float:
-  score = record.get(SCORE)
-  is_score = isinstance(score, int | float) and not isinstance(score, bool)
+  score: Any = record.get(SCORE)
+  if not isinstance(score, int | float) or isinstance(score, bool):
+    return math.nan
   try:
-    return float(score) if is_score else math.nan
+    return float(score)
   except OverflowError:  # An integer of hundreds of digits.
     return math.inf if score > 0 else -math.inf
 

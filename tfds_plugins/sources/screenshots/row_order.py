@@ -37,9 +37,7 @@ def read_order(path: epath.Path, start: int, stop: int) -> np.ndarray:
   return np.frombuffer(data, _DTYPE).reshape(-1, _NUM_FIELDS)
 
 
-def sort_rows(
-  rows: np.ndarray, paths: Sequence[str]
-) -> np.ndarray:
+def sort_rows(rows: np.ndarray, paths: Sequence[str]) -> np.ndarray:
   """Sorts rows by the tile that answers them.
 
   Args:

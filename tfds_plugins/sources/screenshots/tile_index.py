@@ -11,7 +11,7 @@ with a row for each tile, in the order of the tars' numbers and of their members
 
 and, as the schema's metadata under `tars`, a JSON list of objects {name, size,
 mtime, end, num_repeated}: what the tar was like when it was read (size in
-bytes, mtime in seconds), how it ended, and how many members came again later (the
+bytes, mtime in nanoseconds), how it ended, and how many members came again later (the
 last one counts, as for whoever extracts them). Another size or time, and the tar
 is read again.
 """
@@ -66,7 +66,7 @@ class IndexedTar:
   Attributes:
     name: of the file.
     size: bytes.
-    mtime: time of the last change, seconds since 1970.
+    mtime: time of the last change, nanoseconds since 1970.
     end: how it ended, a value of `tar.End`.
     num_repeated: how many members came again later.
   """
@@ -132,10 +132,10 @@ def make_index(
   def get(path: epath.Path) -> tuple[IndexedTar, pa.Table] | errors.Problem:
     try:
       folders.check_regular(path)
-      status = path.stat()
-      place = remembered.get((path.name, status.length, int(status.mtime)))
+      identity = folders.get_identity(path)
+      place = remembered.get((path.name, *identity))
       if place is None:
-        return _read_tar(path, status)
+        return _read_tar(path, *identity)
     except OSError as e:
       return _make_problem(path, f"{type(e).__name__}: {e}")
     index, i = place
@@ -163,9 +163,11 @@ def write_index(index: TileIndex, path: epath.Path) -> None:
   """Writes an index."""
   tars = json.dumps([dataclasses.asdict(tar) for tar in index.tars])
   schema = _SCHEMA.with_metadata({_TARS_KEY: tars.encode()})
-  with path.open("wb") as file:
-    with pa.ipc.new_file(cast(Any, file), schema) as writer:
-      writer.write_table(index.table.cast(schema))
+  with (
+    path.open("wb") as file,
+    pa.ipc.new_file(cast(Any, file), schema) as writer,
+  ):
+    writer.write_table(index.table.cast(schema))
 
 
 def read_index(path: epath.Path) -> TileIndex | None:
@@ -186,13 +188,15 @@ def read_index(path: epath.Path) -> TileIndex | None:
   return TileIndex(tars, table.combine_chunks()) if is_good else None
 
 
-def _read_tar(path: epath.Path, status: Any) -> tuple[IndexedTar, pa.Table]:
+def _read_tar(
+  path: epath.Path, size: int, mtime: int
+) -> tuple[IndexedTar, pa.Table]:
   """Reads the headers of a tar."""
   members: dict[bytes, tar_lib.Member] = {}
   num_repeated = 0
   with path.open("rb") as file:
     reader = tar_lib.TarReader(
-      file, status.length, window_bytes=_WINDOW_BYTES, with_links=True
+      file, size, window_bytes=_WINDOW_BYTES, with_links=True
     )
     for window in reader.iter_windows(lambda member: False):
       for member in window:
@@ -205,8 +209,8 @@ def _read_tar(path: epath.Path, status: Any) -> tuple[IndexedTar, pa.Table]:
     raise OSError("there is no tar header at its start")
   tar = IndexedTar(
     name=path.name,
-    size=status.length,
-    mtime=int(status.mtime),
+    size=size,
+    mtime=mtime,
     end=cast(tar_lib.End, reader.end).value,
     num_repeated=num_repeated,
   )

@@ -148,14 +148,18 @@ _PLACE_COLUMNS = ("tar", "offset", "size", "problem")
 def _limit(tile: Tile) -> Tile | LostTile:
   if tile.size <= MAX_TILE_BYTES:
     return tile
-  detail = f"{tile.path} has {tile.size:,} bytes, the limit is {MAX_TILE_BYTES:,}"
+  detail = (
+    f"{tile.path} has {tile.size:,} bytes, the limit is {MAX_TILE_BYTES:,}"
+  )
   return LostTile(tile.path, TILE_TOO_LARGE, detail)
 
 
 class TileReader:
   """Reads tiles. A context manager, which closes what it has opened."""
 
-  def __init__(self, dataset_dir: epath.Path, tars: Sequence[tile_index.IndexedTar]):
+  def __init__(
+    self, dataset_dir: epath.Path, tars: Sequence[tile_index.IndexedTar]
+  ):
     """Initializes a reader.
 
     Args:
@@ -231,16 +235,13 @@ class TileReader:
       return self._open[number]
     tar = self._tars[number]
     path = self._get_path(number)
-    status = path.stat()
-    if (status.length, int(status.mtime)) != (tar.size, tar.mtime):
-      problem = errors.Problem(
-        what="The tar has changed while it was converted.",
-        where=str(path),
-        expected=f"{tar.size:,} bytes, last changed at {tar.mtime}",
-        found=f"{status.length:,} bytes, last changed at {int(status.mtime)}",
-        to_do="Wait until nothing writes to it any more, and build again.",
+    size, mtime = folders.get_identity(path)
+    if (size, mtime) != (tar.size, tar.mtime):
+      raise _make_error(
+        path,
+        f"{tar.size:,} bytes, last changed at {tar.mtime} ns",
+        f"{size:,} bytes, last changed at {mtime} ns",
       )
-      raise errors.SourceError(str(problem))
     while len(self._open) >= _MAX_OPEN_FILES:
       self._open.popitem(last=False)[1].close()
     self._open[number] = _unbuffer(path.open("rb"))
@@ -270,12 +271,20 @@ def _read_into(
       count = len(data)
       view[num_read : num_read + count] = data
     if not count:
-      problem = errors.Problem(
-        what="The file is shorter than it was when it was indexed.",
-        where=str(path),
-        expected=f"{len(view):,} bytes at byte {offset:,}",
-        found=f"{num_read:,} bytes",
-        to_do="Wait until nothing writes to it any more, and build again.",
+      raise _make_error(
+        path, f"{len(view):,} bytes at byte {offset:,}", f"{num_read:,} bytes"
       )
-      raise errors.SourceError(str(problem))
     num_read += count
+
+
+def _make_error(
+  path: epath.Path, expected: str, found: str
+) -> errors.SourceError:
+  problem = errors.Problem(
+    what="The file has changed while it was converted.",
+    where=str(path),
+    expected=expected,
+    found=found,
+    to_do="Wait until nothing writes to it any more, and build again.",
+  )
+  return errors.SourceError(str(problem))
