@@ -217,7 +217,9 @@ def main() -> None:
     args,
     work_dir,
     # Extracted, and then three tiles a row twice: TFDS sorts through files.
-    written_bytes=4 * num_bytes + contestants.PROCESS_BYTES,
+    written_bytes=num_bytes
+    + 6 * num_rows * num_bytes // max(1, num_members)
+    + contestants.PROCESS_BYTES,
   )
   contestants.print_table(
     results,

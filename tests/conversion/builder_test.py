@@ -167,6 +167,7 @@ def test_receipts_and_ledger_account_for_every_row(source, prepared):
       "reason": "failed_to_download",
       "detail": "HTTP Error 404: Not Found",
       "split": "train",
+      "is_skipped": True,
     }
   ]
 

@@ -239,6 +239,7 @@ def test_float32_vectors_are_rounded_and_said_so(tmp_path, capsys):
       "reason": "vector_out_of_range",
       "detail": "a finite value beyond 65504, float16's largest",
       "split": "train",
+      "is_skipped": True,
     }
   ]
   out = capsys.readouterr().out

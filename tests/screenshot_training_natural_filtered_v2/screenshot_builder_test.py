@@ -290,12 +290,13 @@ def test_resized_and_batched(data_dir):
       "neg_images": features.resize(example["neg_images"], 64, 48),
     }
   )
-  [batch] = sized.ragged_batch(8).map(
-    lambda batch: {**batch, "neg_images": batch["neg_images"].to_tensor()}
-  )
+  [batch] = sized.padded_batch(8)
   assert batch["image"].shape == (8, 64, 48, 3)
   assert batch["neg_images"].shape == (8, 2, 64, 48, 3)
   assert batch["neg_images"].dtype == tf.float32
+  # The row that has but one negative is filled up with zeros.
+  is_there = tf.reduce_max(batch["neg_images"], axis=(2, 3, 4)) > 0
+  assert int(tf.reduce_sum(tf.cast(is_there, tf.int32))) == 15
   assert 200 < float(tf.reduce_mean(batch["image"])) < 255  # Mostly white.
 
 

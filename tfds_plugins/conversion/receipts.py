@@ -71,7 +71,7 @@ class ShardReceipt:
   num_rows: int
   num_examples: int
   skipped: Mapping[str, int]
-  incomplete: Mapping[str, int]
+  incomplete: Mapping[str, int] = dataclasses.field(default_factory=dict)
   num_bytes: int
   missing_columns: Sequence[str]
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from tfds_plugins.conversion import receipts as receipts_lib
 from tfds_plugins.sources import rows
 
-_DAMAGE = (rows.TRUNCATED_SHARD, rows.CORRUPT_SHARD)
+_DAMAGE = (rows.TRUNCATED_SHARD, rows.CORRUPT_SHARD, rows.CORRUPT_RECORD)
 _MAX_SHOWN_NAMES = 10
 
 

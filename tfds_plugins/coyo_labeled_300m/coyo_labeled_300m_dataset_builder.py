@@ -88,6 +88,7 @@ def find_bad_labels(batch: pa.RecordBatch) -> dict[int, tuple[str, str]]:
 
 def _list_marked(column: pa.Array, is_marked: pa.Array) -> list[tuple]:
   """Returns row number and value of those values of lists that are marked."""
+  column = arrays.fill_null_lists(column)
   rows = pc.list_parent_indices(column).filter(is_marked)
   values = column.flatten().filter(is_marked)
   return list(zip(rows.to_pylist(), values.to_pylist()))

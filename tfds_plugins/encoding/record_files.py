@@ -84,7 +84,13 @@ def _write_tfrecord(path: epath.Path, records: Iterable[Records]) -> None:
       if some.has_large_pieces:
         _write_vector(file, _frame_pieces(some))
       else:
-        file.write(_frame(some))
+        _write(file, _frame(some))
+
+
+def _write(file: Any, buffer: Any) -> None:
+  """Writes a buffer; TensorFlow's GFile, for remote paths, takes bytes alone."""
+  is_local = isinstance(file, io.BufferedWriter)
+  file.write(buffer if is_local else bytes(buffer))
 
 
 def _write_vector(file: Any, buffers: list[Any]) -> None:
@@ -95,7 +101,7 @@ def _write_vector(file: Any, buffers: list[Any]) -> None:
   """
   if not (isinstance(file, io.BufferedWriter) and hasattr(os, "writev")):
     for buffer in buffers:
-      file.write(buffer)
+      _write(file, buffer)
     return
   file.flush()
   for start in range(0, len(buffers), _MAX_GATHERED):

@@ -135,7 +135,8 @@ class ExampleEncoder:
         them where the feature is one (lists of BYTES: less than 2 GiB).
 
     Yields:
-      One record for each row, many at a time.
+      One record for each row, many at a time; valid until the next ones are
+      asked for.
     """
     for spec in self._specs:
       column = batch.column(spec.name)
@@ -261,6 +262,7 @@ class _Values:
   def __init__(self, spec: FeatureSpec):
     self._spec = spec
     self._has_own_fields = spec.is_list and spec.kind is Kind.BYTES
+    self._memory = arrays.BinaryBuffer()
     self._value_heads = _PieceTable(
       lambda sizes: [arrays.make_scalar(_FIELD_1), _pack_integers(sizes)]
     )
@@ -288,10 +290,20 @@ class _Values:
   def _join_fields(self, column: pa.Array) -> pa.Array:
     """Returns the fields of each row's values, one after the other."""
     values = pc.cast(column.flatten(), pa.binary())
-    fields = arrays.join_values(
-      *self._value_heads.get(arrays.get_sizes(values)), values
-    )
-    ends = np.concatenate([[0], np.cumsum(arrays.get_sizes(fields))])
+    sizes = arrays.get_sizes(values)
+    heads = self._value_heads.get(sizes)
+    if records_lib.is_large(int(sizes.sum()), len(sizes)):
+      # Into memory that is at hand: images are megabytes.
+      parts = [
+        arrays.get_views(arrays.join_values(*heads)),
+        arrays.get_views(values),
+      ]
+      parts = list(itertools.chain.from_iterable(zip(*parts)))
+      fields = self._memory.make_binary(parts)
+      ends = arrays.get_offsets(fields)[::2]
+    else:
+      fields = arrays.join_values(*heads, values)
+      ends = arrays.get_offsets(fields)
     data = np.frombuffer(fields.buffers()[2], np.uint8)
     return arrays.from_parts(data, ends[arrays.get_list_offsets(column)])
 

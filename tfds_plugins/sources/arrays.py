@@ -69,16 +69,34 @@ class BinaryBuffer:
     Raises:
       OverflowError: there are 2 GiB and more.
     """
-    offsets = _add_up(np.array(list(map(len, values)), np.int64))
+    column, views = self.make_room(list(map(len, values)))
+    for view, value in zip(views, values):
+      view[:] = value
+    return column
+
+  def make_room(
+    self, sizes: Sequence[int]
+  ) -> tuple[pa.Array, list[memoryview]]:
+    """Makes a binary column that is yet to be filled.
+
+    Args:
+      sizes: of the values in bytes.
+
+    Returns:
+      A `binary` array, valid until the next one is made, and where its values
+      are to be written.
+
+    Raises:
+      OverflowError: there are 2 GiB and more.
+    """
+    offsets = _add_up(np.array(sizes, np.int64))
     size_bytes = int(offsets[-1])
     if size_bytes > len(self._data):
       self._data = np.empty(size_bytes * 5 // 4, np.uint8)
+    column = from_parts(self._data[:size_bytes], offsets)
     data = self._data.data
-    for (start, stop), value in zip(
-      itertools.pairwise(offsets.tolist()), values
-    ):
-      data[start:stop] = value
-    return from_parts(self._data[:size_bytes], offsets)
+    pairs = itertools.pairwise(offsets.tolist())
+    return column, [data[start:stop] for start, stop in pairs]
 
 
 def make_strings(values: Sequence[str]) -> pa.Array:
@@ -206,6 +224,11 @@ def get_sizes(values: pa.Array | pa.Scalar) -> np.ndarray:
   if isinstance(values, pa.Scalar):
     return np.array(len(values.as_py()))
   return to_numpy(pc.binary_length(values))
+
+
+def get_offsets(column: pa.Array) -> np.ndarray:
+  """Returns the (n + 1,) int32 offsets of a binary column that is no slice."""
+  return np.frombuffer(column.buffers()[1], np.int32)[: len(column) + 1]
 
 
 def get_list(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:

@@ -64,7 +64,8 @@ def list_candidate_dirs(
 def natural_key(name: str) -> list[tuple[int, str]]:
   """Sorts `split_2` before `split_10`."""
   return [
-    (int(part), part) if part.isdigit() else (-1, part)
+    # (`isdigit` alone is true of superscripts.)
+    (int(part), part) if part.isascii() and part.isdigit() else (-1, part)
     for part in re.split(r"(\d+)", name)
   ]
 

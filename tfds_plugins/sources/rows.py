@@ -18,6 +18,7 @@ IMAGE_COLUMN = "image"  # binary: the encoded image, as it lies in the source
 BAD_METADATA = "bad_metadata"
 TRUNCATED_SHARD = "truncated_shard"
 CORRUPT_SHARD = "corrupt_shard"
+CORRUPT_RECORD = "corrupt_record"
 
 # The most rows in a batch of nothing but skipped rows.
 BATCH_ROWS = 2048

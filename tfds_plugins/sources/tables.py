@@ -86,7 +86,9 @@ def find_source(
   for folder in candidates:
     for place in (folder, folder / _DATA_DIR):
       paths = _list_parquets(place)
-      if paths and not _is_download(paths[0]):
+      # img2dataset may have been told to write beside the list.
+      paths = [path for path in paths if not _is_download(path)]
+      if paths:
         shards = _check_files(paths, wanted, required)
         return Source(source_dir=str(place), shards=shards, notes=[])
   found = "; ".join(

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from tfds_plugins.sources import raw_files
 from tfds_plugins.sources import rows
 
 BLOCK_BYTES = 512
@@ -241,12 +242,7 @@ class TarReader:
     """Reads until the buffer is full or the file is over."""
     view = self._buffer.data
     while self._num_bytes < len(view):
-      if hasattr(self._file, "readinto"):
-        count = self._file.readinto(view[self._num_bytes :])
-      else:  # TensorFlow's GFile.
-        data = self._file.read(len(view) - self._num_bytes)
-        count = len(data)
-        view[self._num_bytes : self._num_bytes + count] = data
+      count = raw_files.read_into(self._file, view[self._num_bytes :])
       self._is_over = not count
       if self._is_over:
         break

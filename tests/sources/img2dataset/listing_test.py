@@ -126,7 +126,10 @@ def test_what_is_no_shard_is_recognized(tmp_path, names, hint):
   folder = tmp_path / "images"
   folder.mkdir()
   for name in names:
-    (folder / name).write_bytes(b"")
+    if name.endswith(".parquet"):
+      pq.write_table(pa.table({"url": ["x"]}), folder / name)
+    else:
+      (folder / name).write_bytes(b"")
 
   with pytest.raises(errors.ManualDirError) as e:
     find(tmp_path)

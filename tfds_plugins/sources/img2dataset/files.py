@@ -126,10 +126,12 @@ class _FileSamples:
     path = self._folder / f"{key}.json"
     try:
       folders.check_regular(path)
-      with path.open("rb") as f:
-        data: Any = f.read(json_rows.MAX_JSON_BYTES + 1)
     except FileNotFoundError:
       return "neither a row in a parquet nor a .json file"
+    except OSError as e:
+      return f"{path.name}: {e}"
+    with path.open("rb") as f:
+      data: Any = f.read(json_rows.MAX_JSON_BYTES + 1)
     if len(data) > json_rows.MAX_JSON_BYTES:
       return f"the .json file has more than {json_rows.MAX_JSON_BYTES:,} bytes"
     return json_rows.parse_row(data)
@@ -141,7 +143,11 @@ class _FileSamples:
 
 def _read_image(sample: Sample, path: epath.Path) -> int:
   """Reads the image of a sample and returns its size."""
-  folders.check_regular(path)
+  try:
+    folders.check_regular(path)
+  except OSError as e:
+    sample.problem = (samples_lib.NO_IMAGE, f"{path.name}: {e}")
+    return 0
   with path.open("rb") as f:
     data: Any = f.read(samples_lib.MAX_IMAGE_BYTES + 1)
   if len(data) > samples_lib.MAX_IMAGE_BYTES:

@@ -31,6 +31,7 @@ from tfds_plugins.sources.rows import SourceSlice
 
 # img2dataset writes row groups of 100 rows.
 _BATCH_ROWS = 100
+_BATCH_BYTES = 8 << 20
 _STATUS_COLUMNS = pa.schema(
   [
     (KEY_COLUMN, pa.string()),
@@ -100,15 +101,16 @@ def iter_batches(
     errors.SourceError: the file is damaged behind its footer.
   """
   path = epath.Path(source_slice.shard.path)
-  schema = parquet_files.look_at(path, _TO_DO).schema
-  (image_name,) = find_image_columns(schema)
+  info = parquet_files.look_at(path, _TO_DO)
+  (image_name,) = find_image_columns(info.schema)
+  row_bytes = folders.get_size(path) // max(1, info.num_rows)
   names = {image_name, *_STATUS_COLUMNS.names, *wanted.names}
   for batch in parquet_files.iter_rows(
     path,
     source_slice.start,
     source_slice.stop,
     names,
-    batch_rows=_BATCH_ROWS,
+    batch_rows=max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(1, row_bytes))),
     to_do=_TO_DO,
   ):
     yield _make_batch(batch, image_name, source_slice.shard.name, wanted)

@@ -70,10 +70,13 @@ class KeyIndex:
         [int(k) if ok else -1 for k, ok in zip(keys, is_number)], np.int64
       )
     else:
-      wanted = np.array(keys)
+      # (An array is as wide as its longest value; a tar's names can be a MiB.)
+      wanted = np.array([k if len(k) <= _MAX_KEY_BYTES else b"" for k in keys])
     place = np.searchsorted(self._sorted, wanted)
     place[place == self.num_rows] = 0
     is_found = self._sorted[place] == wanted
+    if not self._is_integer:
+      is_found &= [len(k) <= _MAX_KEY_BYTES for k in keys]
     return np.where(is_found, self._order[place], _NO_ROW)
 
 

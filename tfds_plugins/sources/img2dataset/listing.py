@@ -24,6 +24,8 @@ _EXPECTED = (
   " its formats files, parquet and tfrecord"
 )
 _SHARD_STEM = re.compile(r"[0-9]+")
+_SHARD_EXTENSIONS = ("tar", "tfrecord", "parquet")
+_PARQUET_TO_DO = "Download the shard again, or remove it."
 _SHARD_FILE = re.compile(r"[0-9]+(_stats)?\.")
 # COYO's recipe renames TFRecord files like this (kakaobrain/coyo-dataset,
 # `subset/COYO-Labeled-300M/download/dataproc/write_metadata.py`).
@@ -58,12 +60,14 @@ class Listing:
       lengths and sizes may not be known yet.
     unfinished: names of shards that img2dataset is still writing.
     without_images: names of shards of which there is metadata alone.
+    unreadable: what is wrong with parquets that may be shards.
   """
 
   source_dir: epath.Path
   shards: Sequence[ImageShard]
   unfinished: Sequence[str]
   without_images: Sequence[str]
+  unreadable: Sequence[str] = ()
 
 
 def find_shards(
@@ -89,6 +93,7 @@ def find_shards(
   Raises:
     errors.ManualDirError: there is no folder, or none with a finished shard,
       or the first one with shards has two formats of them.
+    errors.SourceError: there is nothing but parquets that cannot be read.
   """
   existing = folders.list_candidate_dirs(
     manual_dir, dataset, [config], expected=_EXPECTED, instructions=instructions
@@ -105,6 +110,8 @@ def find_shards(
         f"unfinished shards {folders.shorten(listing.unfinished)}",
         "Wait for img2dataset, or run it again: it continues where it was.",
       )
+    if listing.unreadable:
+      raise errors.SourceError(errors.describe(listing.unreadable))
   found, hint = _describe_folders(existing)
   raise _no_shards_error(
     "No img2dataset shard was found.",
@@ -182,10 +189,12 @@ def list_shards(
   for folder in sub_dirs:
     name = folder.name.encode("utf-8", "replace").decode()
     content = _FolderContent(folder, f"{name}/")
-    if content.is_files_shard():
+    if content.is_files_shard(folder.name):
       found.add_shard_dir(folder)
-    else:
-      contents.append(content)
+      continue
+    for child in content.files:
+      content.is_shard_dir(child)
+    contents.append(content)
   shards: list[ImageShard] = []
   unfinished: list[str] = []
   without_images: list[str] = []
@@ -200,6 +209,7 @@ def list_shards(
     shards=shards,
     unfinished=unfinished,
     without_images=without_images,
+    unreadable=[each for content in contents for each in content.unreadable],
   )
 
 
@@ -210,6 +220,7 @@ class _FolderContent:
     self.files = {path.name: path for path in folder.iterdir()}
     self._prefix = prefix
     self._shard_dirs: set[str] = set()
+    self.unreadable: list[str] = []
 
   def is_shard_dir(self, name: str) -> bool:
     """Whether a name is that of a shard of format `files`, by what is beside it."""
@@ -229,11 +240,17 @@ class _FolderContent:
     """Notes that a sub-folder was found to be a shard by what is in it."""
     self._shard_dirs.add(folder.name)
 
-  def is_files_shard(self) -> bool:
+  def is_files_shard(self, folder_name: str) -> bool:
     """Whether this folder is a shard of format `files`, by what is in it."""
-    return bool(self._prefix) and any(
-      _SHARD_STEM.fullmatch(stem) and extension in samples.IMAGE_EXTENSIONS
-      for stem, _, extension in (name.partition(".") for name in self.files)
+    names = [name.partition(".") for name in self.files]
+    return (
+      _SHARD_STEM.fullmatch(folder_name) is not None
+      and any(
+        _SHARD_STEM.fullmatch(stem) and extension in samples.IMAGE_EXTENSIONS
+        for stem, _, extension in names
+      )
+      # A folder of shards may have a stray image.
+      and not any(extension in _SHARD_EXTENSIONS for _, _, extension in names)
     )
 
   def list_shards(self) -> tuple[list[ImageShard], list[str]]:
@@ -336,8 +353,9 @@ class _FolderContent:
     """Whether a parquet is a shard of format `parquet`."""
     path = self.files[f"{stem}.parquet"]
     try:
-      schema = parquet_files.look_at(path, "").schema
-    except errors.SourceError:
+      schema = parquet_files.look_at(path, _PARQUET_TO_DO).schema
+    except errors.SourceError as e:
+      self.unreadable.append(str(e))
       return False
     return bool(image_parquet.find_image_columns(schema))
 

@@ -98,8 +98,8 @@ class _Join:
     # Whether the sample in which the shard ends has been met.
     self._has_cut_sample = False
     self._images = arrays.BinaryBuffer()
-    # Why the first sample without a key cannot be had.
-    self._nameless: tuple[str, str] | None = None
+    # Why samples without a key cannot be had.
+    self._nameless: list[tuple[str, str]] = []
 
   def pair(self, samples: list[Sample]) -> SourceBatch:
     """Returns the rows of some samples."""
@@ -158,12 +158,10 @@ class _Join:
 
   def iter_rest(self) -> Iterator[SourceBatch]:
     """Yields the rows that have no sample, with the reason for each."""
-    damage = self._reader.find_damage() or self._nameless
+    damage = self._reader.find_damage()
     if self._rows is None:
-      if self._reader.find_damage() and not self._has_cut_sample:
-        yield self._make_skipped_batch(
-          [self._skip("", *cast(tuple[str, str], damage))]
-        )
+      if damage and not self._has_cut_sample:
+        yield self._make_skipped_batch([self._skip("", *damage)])
       return
     if (
       self._rows.num_rows and self._keys_without_row and not self._is_met.any()
@@ -171,11 +169,11 @@ class _Join:
       raise self._wrong_parquet(
         f"rows for the keys in {self._shard.path}", "not one of them"
       )
-    missing = (MISSING_SAMPLE, "a success by the parquet, without a sample")
+    missing = damage or self._explain_missing(self._rows)
     skipped: list[SkippedRow] = []
     for key, status, message in self._rows.iter_status(~self._is_met):
       if status == parquet_rows.SUCCESS:
-        reason, detail = damage or missing
+        reason, detail = missing
       else:
         reason, detail = parquet_rows.explain_status(status, message)
       skipped.append(self._skip(key, reason, detail))
@@ -184,6 +182,21 @@ class _Join:
         skipped = []
     if skipped:
       yield self._make_skipped_batch(skipped)
+
+  def _explain_missing(self, rows: parquet_rows.ParquetRows) -> tuple[str, str]:
+    """Returns why there is no sample of rows that are successes."""
+    detail = "a success by the parquet, without a sample"
+    if not self._nameless:
+      return MISSING_SAMPLE, detail
+    statuses = (status for _, status, _ in rows.iter_status(~self._is_met))
+    num_missing = sum(status == parquet_rows.SUCCESS for status in statuses)
+    reason, first = self._nameless[0]
+    if num_missing <= len(self._nameless):
+      return reason, first
+    return MISSING_SAMPLE, (
+      f"{detail}; of {num_missing:,} such rows, {len(self._nameless):,} may be"
+      f" those whose keys cannot be read: {reason}, {first}"
+    )
 
   def _find_rows(self, samples: list[Sample]) -> np.ndarray:
     """Returns each sample's row in the parquet, or -1; marks them as met."""
@@ -200,7 +213,8 @@ class _Join:
     twice = []
     for sample, position in zip(samples, positions.tolist()):
       if sample.is_nameless:
-        self._nameless = self._nameless or sample.problem
+        if sample.problem is not None:
+          self._nameless.append(sample.problem)
         continue
       self._has_cut_sample |= sample.is_cut
       if position < 0:

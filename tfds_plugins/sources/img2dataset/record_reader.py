@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfds_plugins.sources import masked_crc
+from tfds_plugins.sources import raw_files
 from tfds_plugins.sources.img2dataset import samples
 from tfds_plugins.sources.rows import CORRUPT_SHARD
 from tfds_plugins.sources.rows import TRUNCATED_SHARD
@@ -91,12 +92,12 @@ class RecordReader:
     self._file.seek(position)
     base, size = position, 0  # Where the buffer's content starts; its size.
     num_wanted = 0
-    while position < stop and not self.damage:
+    while position < min(stop, self._size_bytes) and not self.damage:
       left = self._buffer[position - base : size].copy()
       self._make_room(len(left) + num_wanted)
       self._buffer[: len(left)] = left
       base, size = position, len(left)
-      num_read = self._file.readinto(self._buffer.data[size:])
+      num_read = raw_files.read_into(self._file, self._buffer.data[size:])
       if not num_read:  # The file has become shorter.
         self._stop(TRUNCATED_SHARD, position)
         return

@@ -72,7 +72,8 @@ class SampleReader(Protocol):
     """Yields some samples at a time, in the order of the shard.
 
     The first slice of a shard yields the samples of all of it, for it answers
-    for the rows that have no sample; contents outside the slice are left out.
+    for the rows that have no sample. (It has to read all of a TFRecord for that,
+    and the headers of a tar.)
     """
     ...
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
+import dataclasses
 import json
 from typing import NamedTuple
 
@@ -118,6 +119,8 @@ def _check_shard(
   problems: list[errors.Problem | str] = []
   try:
     shard = _READERS[shard.format].check(shard)
+    # One in which every download failed has no sample, but a parquet of rows.
+    shard = dataclasses.replace(shard, length=max(1, shard.length))
   except errors.SourceError as e:
     problems.append(str(e))
   if shard.parquet_path:
@@ -144,7 +147,10 @@ def _note_missing_parquets(shards: Sequence[ImageShard]) -> list[str]:
     try:
       stats = json.loads(path.with_name(f"{stem}_stats.json").read_text())
       num_failed += int(stats["count"]) - int(stats["successes"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (
+      *(OSError, ValueError, KeyError, TypeError, OverflowError),
+      RecursionError,
+    ):
       # An old version, a file by someone else, or a shard of another name.
       counted = "of unknown number"
       break

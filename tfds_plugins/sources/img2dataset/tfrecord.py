@@ -25,11 +25,9 @@ from tfds_plugins.sources.img2dataset import record_reader
 from tfds_plugins.sources.img2dataset import samples as samples_lib
 from tfds_plugins.sources.img2dataset.samples import Sample
 from tfds_plugins.sources.img2dataset.shards import ImageShard
+from tfds_plugins.sources.rows import CORRUPT_RECORD
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
-
-# A reason for skipping a row.
-CORRUPT_RECORD = "corrupt_record"
 
 _KEY = b"key"
 # (COYO's own reader asks for `image`: kakaobrain/coyo-vit.)
@@ -49,7 +47,7 @@ def iter_batches(
   with contextlib.ExitStack() as stack:
     file = stack.enter_context(epath.Path(shard.path).open("rb"))
     reader = _RecordSamples(
-      record_reader.RecordReader(file, shard.length), source_slice, wanted
+      record_reader.RecordReader(file, shard.size_bytes), source_slice, wanted
     )
     yield from pairing.iter_batches(reader, source_slice, wanted)
 

@@ -310,6 +310,7 @@ def iter_batches(
     Batches with the columns `key` (the number of the line), `image`, the wanted
     ones and, if negative paths are wanted, `neg_images`: list of binary, the
     tiles of these paths. Paths whose tile cannot be had are left out of both.
+    Tiles are valid until the next batch is asked for.
 
   Raises:
     errors.SourceError: a file is not what it was when it was looked over.
@@ -323,6 +324,7 @@ def iter_batches(
   order = row_order.read_order(
     epath.Path(shard.order_path), source_slice.start, source_slice.stop
   )
+  memory = (arrays.BinaryBuffer(), arrays.BinaryBuffer())
   with (
     epath.Path(shard.lines_path).open("rb") as file,
     tile_reader.TileReader(dataset_dir, index.tars) as reader,
@@ -342,10 +344,10 @@ def iter_batches(
       for number, row in parsed:
         batch.add(number, row, tiles)
         if batch.tile_bytes >= _BATCH_BYTES:
-          yield batch.finish(reader)
+          yield batch.finish(reader, memory)
           batch = _Batch(shard, wanted)
       if batch.num_rows:
-        yield batch.finish(reader)
+        yield batch.finish(reader, memory)
 
 
 def _read_line(
@@ -442,22 +444,33 @@ class _Batch:
       )
     )
 
-  def finish(self, reader: tile_reader.TileReader) -> SourceBatch:
-    """Reads the tiles and returns the rows."""
+  def finish(
+    self,
+    reader: tile_reader.TileReader,
+    memory: tuple[arrays.BinaryBuffer, arrays.BinaryBuffer],
+  ) -> SourceBatch:
+    """Reads the tiles and returns the rows.
+
+    Args:
+      reader: reads the tiles.
+      memory: for those that answer, and for those that do not.
+    """
     flat = list(itertools.chain.from_iterable(self._negatives))
-    contents = reader.read([*self._tiles, *flat])
+    images, image_views = memory[0].make_room([t.size for t in self._tiles])
+    negatives, negative_views = memory[1].make_room([t.size for t in flat])
+    reader.read(
+      zip([*self._tiles, *flat], [*image_views, *negative_views], strict=True)
+    )
     columns: dict[str, pa.Array] = {
       KEY_COLUMN: arrays.make_strings(self._keys),
-      IMAGE_COLUMN: arrays.make_binary([contents[t.path] for t in self._tiles]),
+      IMAGE_COLUMN: images,
     }
     ends = list(itertools.accumulate(map(len, self._negatives), initial=0))
     offsets = arrays.from_numpy(np.array(ends, np.int32))
     for field in self._wanted:
       columns[field.name] = self._make_column(field, offsets, flat)
     if self._has_negatives:
-      columns[NEGATIVES_COLUMN] = pa.ListArray.from_arrays(
-        offsets, arrays.make_binary([contents[tile.path] for tile in flat])
-      )
+      columns[NEGATIVES_COLUMN] = pa.ListArray.from_arrays(offsets, negatives)
     return SourceBatch(
       rows=pa.RecordBatch.from_pydict(columns),
       skipped=self._skipped,

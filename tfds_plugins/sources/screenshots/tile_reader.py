@@ -16,11 +16,11 @@ from typing import Any
 from typing import NamedTuple
 
 from etils import epath
-import numpy as np
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
 from tfds_plugins.sources import folders
+from tfds_plugins.sources import raw_files
 from tfds_plugins.sources.screenshots import tile_index
 from tfds_plugins.sources.screenshots import tile_paths
 
@@ -169,7 +169,6 @@ class TileReader:
     self._dataset_dir = dataset_dir
     self._tars = tars
     self._open: collections.OrderedDict[int, Any] = collections.OrderedDict()
-    self._buffer = np.empty(0, np.uint8)
 
   def __enter__(self) -> TileReader:
     return self
@@ -179,37 +178,32 @@ class TileReader:
       file.close()
     self._open.clear()
 
-  def read(self, tiles: Iterable[Tile]) -> dict[str, memoryview]:
+  def read(self, requests: Iterable[tuple[Tile, memoryview]]) -> None:
     """Reads tiles.
 
     Args:
-      tiles: what to read, in any order, maybe several times.
-
-    Returns:
-      The content of each tile by its path, valid until the next call.
+      requests: what to read, in any order, maybe several times, and where to:
+        as many bytes as the tile has.
 
     Raises:
       errors.SourceError: a tar or file is not what it was when it was indexed.
       OSError: the disk fails.
     """
-    ordered = sorted(set(tiles))
-    num_bytes = sum(tile.size for tile in ordered)
-    if num_bytes > len(self._buffer):
-      self._buffer = np.empty(num_bytes * 5 // 4, np.uint8)
+    places: dict[Tile, list[memoryview]] = {}
+    for tile, view in requests:
+      places.setdefault(tile, []).append(view)
+    ordered = sorted(places)
     self._announce(ordered)
-    contents = {}
-    position = 0
     for tile in ordered:
-      view = self._buffer.data[position : position + tile.size]
-      position += tile.size
+      view, *others = places[tile]
       if tile.tar < 0:
         with contextlib.closing(self._open_file(tile.path)) as file:
           _read_into(file, 0, view, self._dataset_dir / tile.path)
       else:
         file = self._get_tar(tile.tar)
         _read_into(file, tile.offset, view, self._get_path(tile.tar))
-      contents[tile.path] = view
-    return contents
+      for other in others:
+        other[:] = view
 
   def _announce(self, ordered: Sequence[Tile]) -> None:
     """Tells the system what will be read, so that the disk is not idle."""
@@ -264,12 +258,7 @@ def _read_into(
   file.seek(offset)
   num_read = 0
   while num_read < len(view):
-    if isinstance(file, io.FileIO):
-      count = file.readinto(view[num_read:]) or 0
-    else:
-      data = file.read(len(view) - num_read)
-      count = len(data)
-      view[num_read : num_read + count] = data
+    count = raw_files.read_into(file, view[num_read:])
     if not count:
       raise _make_error(
         path, f"{len(view):,} bytes at byte {offset:,}", f"{num_read:,} bytes"

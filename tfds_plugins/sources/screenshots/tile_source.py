@@ -118,7 +118,8 @@ def iter_batches(
     wanted: the path, under its name in `questions`.
 
   Yields:
-    Batches with the columns `key` and `chunk_path`, both the path, and `image`.
+    Batches with the columns `key` and `chunk_path`, both the path, and `image`,
+    which is valid until the next batch is asked for.
 
   Raises:
     errors.SourceError: a tar or folder is not what it was when it was listed.
@@ -143,32 +144,35 @@ def iter_batches(
     )
     raise errors.SourceError(str(problem))
   with tile_reader.TileReader(dataset_dir, index.tars) as reader:
+    memory = arrays.BinaryBuffer()
     some: list[tile_reader.Tile | tile_reader.LostTile] = []
     num_bytes = 0
     for tile in tiles[source_slice.start : source_slice.stop]:
       some.append(tile)
       num_bytes += tile.size if isinstance(tile, tile_reader.Tile) else 0
       if num_bytes >= _BATCH_BYTES:
-        yield _make_batch(some, reader, shard.name)
+        yield _make_batch(some, reader, memory, shard.name)
         some, num_bytes = [], 0
     if some:
-      yield _make_batch(some, reader, shard.name)
+      yield _make_batch(some, reader, memory, shard.name)
 
 
 def _make_batch(
   tiles: list[tile_reader.Tile | tile_reader.LostTile],
   reader: tile_reader.TileReader,
+  memory: arrays.BinaryBuffer,
   shard_name: str,
 ) -> SourceBatch:
   kept = [tile for tile in tiles if isinstance(tile, tile_reader.Tile)]
-  contents = reader.read(kept)
+  images, views = memory.make_room([tile.size for tile in kept])
+  reader.read(zip(kept, views, strict=True))
   paths = arrays.make_strings([tile.path for tile in kept])
   return SourceBatch(
     rows=pa.RecordBatch.from_pydict(
       {
         KEY_COLUMN: paths,
         questions.PATH: paths,
-        IMAGE_COLUMN: arrays.make_binary([contents[t.path] for t in kept]),
+        IMAGE_COLUMN: images,
       }
     ),
     skipped=[
