@@ -61,6 +61,11 @@ $(PARTITIONS): $(VENV)/.installed-benchmark
 $(LARGE_PARTITION): $(VENV)/.installed-benchmark
 	$(BIN)/python benchmarks/make_partitions.py $@ --num_rows 1000448
 
+$(SCREENSHOTS): $(VENV)/.installed-benchmark
+	$(BIN)/python benchmarks/make_screenshots.py $@/tiles --num_rows 4800
+	$(BIN)/python benchmarks/make_screenshots.py $@/headers --num_tars 1000 \
+	    --num_rows 20000 --empty
+
 benchmark: $(VENV)/.installed-benchmark | $(CORPUS) $(PARTITIONS) $(LARGE_PARTITION)
 	$(BIN)/python benchmarks/laion400m_images.py $(CORPUS)
 	$(BIN)/python benchmarks/one_large_shard.py $(CORPUS)
@@ -81,6 +86,8 @@ fixtures:
 	.venv-img2dataset/bin/python dummy_data/coyo_700m/make_images.py
 	.venv-img2dataset/bin/python dummy_data/coyo_labeled_300m/make_labels.py
 	.venv-img2dataset/bin/python dummy_data/coyo_labeled_300m/make_images.py
+	.venv-img2dataset/bin/python \
+	    dummy_data/screenshot_training_natural_filtered_v2/make_tiles.py
 
 clean:
 	rm -rf $(VENV) .venv-lowest .venv-img2dataset build

@@ -25,6 +25,7 @@ from tfds_plugins.conversion import published
 from tfds_plugins.conversion import summary
 from tfds_plugins.conversion.options import ConversionOptions
 from tfds_plugins.conversion.options import check_download_config
+from tfds_plugins.conversion.receipts import ShardReceipt
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.conversion.task import Task
 from tfds_plugins.encoding import record_files
@@ -166,31 +167,24 @@ class ConversionBuilder(
     recipe = self._make_recipe(
       feature_specs.make_feature_specs(self.info.features)
     )
+    tasks = {
+      split: self._plan_tasks(split, source, recipe, config)
+      for split, source in sources.items()
+    }
+    receipts = self._run_tasks(tasks, config)
     split_infos, all_tasks, all_receipts = [], [], []
     for split, source in sources.items():
-      tasks = self._plan_tasks(split, source, recipe, config)
-      arriving = (
-        executors.run_tasks(tasks, self._options)
-        if config.max_examples_per_split is None
-        else executors.run_until(tasks, config.max_examples_per_split)
-      )
-      receipts = sorted(
-        progress.show_progress(
-          arriving, len(tasks), f"Converting {self.name} {split}"
-        ),
-        key=lambda receipt: receipt.shard_index,
-      )
-      tasks = tasks[: len(receipts)]
+      done = tasks[split][: len(receipts[split])]
       split_infos.append(
         finalize.finalize_split(
-          tasks,
-          receipts,
+          done,
+          receipts[split],
           self._get_filename_template(split),
           source.shards if config.max_examples_per_split is None else None,
         )
       )
-      all_tasks += tasks
-      all_receipts += receipts
+      all_tasks += done
+      all_receipts += receipts[split]
     finalize.write_accounts(self.data_path, all_tasks, all_receipts)
     self.info.set_splits(splits_lib.SplitDict(split_infos))
     self._account = summary.summarize(
@@ -204,6 +198,31 @@ class ConversionBuilder(
         *_note_limit(config.max_examples_per_split),
       ],
     )
+
+  def _run_tasks(
+    self,
+    tasks: Mapping[str, Sequence[Task]],
+    config: tfds.download.DownloadConfig,
+  ) -> dict[str, list[ShardReceipt]]:
+    """Returns the receipts of each split, in the order of the output shards."""
+    limit = config.max_examples_per_split
+    together = list(itertools.chain.from_iterable(tasks.values()))
+    arriving = (
+      executors.run_tasks(together, self._options)
+      if limit is None
+      else itertools.chain.from_iterable(
+        executors.run_until(some, limit) for some in tasks.values()
+      )
+    )
+    receipts: dict[str, list[ShardReceipt]] = {split: [] for split in tasks}
+    for receipt in progress.show_progress(
+      arriving, len(together), f"Converting {self.name}"
+    ):
+      receipts[receipt.split].append(receipt)
+    return {
+      split: sorted(some, key=lambda receipt: receipt.shard_index)
+      for split, some in receipts.items()
+    }
 
   def _post_download_and_prepare_hook(self) -> None:
     super()._post_download_and_prepare_hook()
