@@ -43,14 +43,32 @@ lint: $(VENV)/.installed-lint
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# Some 30 minutes, 16 GB of disk. img2dataset (Python 3.10 to 3.12) makes the
-# corpus, in an environment of its own.
+# An hour, 60 GB of disk. img2dataset (Python 3.10 to 3.12) makes the corpora, in
+# an environment of its own. Remove a folder that was not finished.
 CORPUS ?= build/benchmark/corpus
+CORPORA ?= build/benchmark/corpora
 
-$(CORPUS):
-	$(PYTHON) -m venv .venv-img2dataset
-	.venv-img2dataset/bin/python -m pip install --quiet img2dataset pillow
+.venv-img2dataset:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet img2dataset pillow tensorflow tensorflow-io
+
+$(CORPUS): | .venv-img2dataset
 	.venv-img2dataset/bin/python benchmarks/make_corpus.py $@ --num_shards 8
+
+$(CORPORA): | .venv-img2dataset
+	for format in webdataset files parquet tfrecord; do \
+	  .venv-img2dataset/bin/python benchmarks/make_corpus.py $@/$$format \
+	    --dataset coyo_labeled_300m --output_format $$format \
+	    --num_shards 12 --rows_per_shard 4000 || exit 1; \
+	done
+
+TABLES ?= build/benchmark/tables
+
+$(TABLES): $(VENV)/.installed-benchmark
+	$(BIN)/python benchmarks/make_metadata.py $@/coyo_700m \
+	    --num_rows 500000 --num 6
+	$(BIN)/python benchmarks/make_metadata.py $@/coyo_labeled_300m \
+	    --dataset coyo_labeled_300m --num_rows 250000 --num 6
 
 PARTITIONS ?= build/benchmark/partitions
 LARGE_PARTITION ?= build/benchmark/large_partition
@@ -61,24 +79,29 @@ $(PARTITIONS): $(VENV)/.installed-benchmark
 $(LARGE_PARTITION): $(VENV)/.installed-benchmark
 	$(BIN)/python benchmarks/make_partitions.py $@ --num_rows 1000448
 
+SCREENSHOTS ?= build/benchmark/screenshots
+
 $(SCREENSHOTS): $(VENV)/.installed-benchmark
 	$(BIN)/python benchmarks/make_screenshots.py $@/tiles --num_rows 4800
 	$(BIN)/python benchmarks/make_screenshots.py $@/headers --num_tars 1000 \
 	    --num_rows 20000 --empty
 
-benchmark: $(VENV)/.installed-benchmark | $(CORPUS) $(PARTITIONS) $(LARGE_PARTITION)
+benchmark: $(VENV)/.installed-benchmark | $(CORPUS) $(PARTITIONS) \
+    $(LARGE_PARTITION) $(CORPORA) $(TABLES) $(SCREENSHOTS)
 	$(BIN)/python benchmarks/laion400m_images.py $(CORPUS)
 	$(BIN)/python benchmarks/one_large_shard.py $(CORPUS)
 	$(BIN)/python benchmarks/laion400m_embeddings.py $(PARTITIONS)
 	$(BIN)/python benchmarks/laion400m_embeddings.py $(LARGE_PARTITION) \
 	    --only "build: ours" "build: ours, 1 process" "build: cp"
+	$(BIN)/python benchmarks/img2dataset_formats.py $(CORPORA)
+	$(BIN)/python benchmarks/published_tables.py $(TABLES)
+	$(BIN)/python benchmarks/screenshots.py $(SCREENSHOTS)/tiles
+	$(BIN)/python benchmarks/screenshots.py $(SCREENSHOTS)/headers \
+	    --only index "index: tarfile"
 
 # img2dataset and tensorflow-io, with which it writes TFRecord, run on Python 3.10
 # to 3.12.
-fixtures:
-	$(PYTHON) -m venv .venv-img2dataset
-	.venv-img2dataset/bin/python -m pip install --quiet img2dataset pillow \
-	    tensorflow tensorflow-io
+fixtures: | .venv-img2dataset
 	.venv-img2dataset/bin/python -m pip install --quiet --no-deps clip-retrieval
 	.venv-img2dataset/bin/python dummy_data/laion400m/make_images.py
 	.venv-img2dataset/bin/python dummy_data/laion400m/make_embeddings.py
