@@ -42,12 +42,12 @@ def main() -> None:
     for config in tfds.builder_cls(name).builder_configs:
       ds, info = tfds.load(
         f"{name}/{config}",
-        split="train[:10]",
+        split="train",
         data_dir=data_dir,
         with_info=True,
       )
-      print(f"\n>>> tfds.as_dataframe(ds, info)  # {name}/{config}")
-      print(tfds.as_dataframe(ds, info))
+      print(f"\n>>> tfds.as_dataframe(ds.take(10), info)  # {name}/{config}")
+      print(tfds.as_dataframe(ds.take(10), info))
 
 
 if __name__ == "__main__":
