@@ -758,14 +758,14 @@ def test_a_damaged_index_is_not_taken(folder, tmp_path):
 
 
 def test_a_tar_that_changes_meanwhile(folder, tmp_path, monkeypatch):
-  real = builder_lib.question_source.check_source
+  real = builder_lib.question_plan.check_source
 
   def check(*args, **kwargs):
     found = real(*args, **kwargs)
     screens.write_tars(folder, [4, 5, 2 * 2 + 20], {4: screens.make_tile(40)})
     return found
 
-  monkeypatch.setattr(builder_lib.question_source, "check_source", check)
+  monkeypatch.setattr(builder_lib.question_plan, "check_source", check)
   with pytest.raises(errors.SourceError, match="changed while"):
     screens.prepare(folder, tmp_path)
 

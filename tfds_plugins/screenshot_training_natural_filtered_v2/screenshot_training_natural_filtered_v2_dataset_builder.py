@@ -21,6 +21,7 @@ from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import tf_example
 from tfds_plugins.sources.rows import Source
 from tfds_plugins.sources.screenshots import layout as layout_lib
+from tfds_plugins.sources.screenshots import question_plan
 from tfds_plugins.sources.screenshots import question_source
 from tfds_plugins.sources.screenshots import tile_index
 from tfds_plugins.sources.screenshots import tile_source
@@ -206,7 +207,7 @@ for lite_query, none for tiles.
         layout, index=index, work_dir=self.data_path, instructions=instructions
       )
       return {"train": source}
-    return question_source.check_source(
+    return question_plan.check_source(
       files,
       dataset_dir=layout.dataset_dir,
       index=index,
@@ -246,7 +247,7 @@ for lite_query, none for tiles.
 
   def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
     super()._download_and_prepare(*args, **kwargs)
-    question_source.remove_orders(self.data_path)
+    question_plan.remove_orders(self.data_path)
 
 
 def _keep(batch: pa.RecordBatch) -> pa.RecordBatch:
