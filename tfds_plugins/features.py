@@ -34,7 +34,8 @@ class Images(tfds.features.FeatureConnector):
   - by `tfds.data_source` as a list of arrays (height, width, 3), uint8;
   - with `tfds.decode.SkipDecoding()` as (num_images,) strings, the encoded images.
 
-  `resize` makes a dense tensor of it, for training. On the disk, it is a list of
+  `resize` makes a dense tensor of it, for training; before that, elements cannot be
+  batched by `padded_batch`, nor by `batch_size` of `tfds.load`. On the disk, it is a list of
   encoded images, each of which TensorFlow and Pillow decode alike.
   """
 

@@ -807,3 +807,178 @@ def test_features_are_as_documented():
   assert builder_lib.Builder(config="tiles").info.supervised_keys is None
   assert builder_lib.Builder().builder_config.name == "hard_negatives"
   assert pa.types.is_list(builder_lib._NEGATIVE_COLUMNS["neg_chunk_paths"])
+
+
+def cut_between_members(path, name):
+  """Cuts a tar before a member's first header."""
+  with tarfile.open(path) as tar:
+    offset = tar.getmember(name.removeprefix("images/")).offset
+  path.write_bytes(path.read_bytes()[:offset])
+
+
+def test_tars_that_end_too_early_are_named(folder, tmp_path, capsys):
+  cut_between_members(
+    folder / "image_shards" / "shard_004.tar", screens.get_path(9)
+  )
+  (folder / "image_shards" / "shard_006.tar").write_bytes(b"")
+  builder = screens.prepare(folder, tmp_path, "tiles")
+  assert len(read_rows(builder)) == 26 - 1 - 2
+  assert set(read_ledger(builder)) == {
+    ("shard_004.tar", "truncated_shard"),
+    ("shard_006.tar", "truncated_shard"),
+  }
+  printed = capsys.readouterr().out
+  assert "2 tars of tiles do not end as a tar does" in printed
+  screens.prepare(folder, tmp_path)
+  assert "shard_004.tar (truncated_shard)" in capsys.readouterr().out
+  with pytest.raises(errors.SourceError, match=r"shard_006\.tar"):
+    screens.prepare(folder, tmp_path / "b", refuse_missing_tiles=True)
+
+
+def test_a_tile_that_is_there_twice(folder, tmp_path):
+  """The last one counts, whatever its name starts with, in whatever tar."""
+  name = screens.get_path(0).removeprefix("images/")
+  path = folder / "image_shards" / "shard_000.tar"
+  with tarfile.open(path, "w") as tar:
+    for member, number in ((f"./{name}", 40), (name, 41)):
+      info = tarfile.TarInfo(member)
+      info.size = len(screens.make_tile(number))
+      tar.addfile(info, io.BytesIO(screens.make_tile(number)))
+    link = tarfile.TarInfo(screens.get_path(1).removeprefix("images/"))
+    link.type, link.linkname = tarfile.LNKTYPE, f"./{name}"
+    tar.addfile(link)
+  with tarfile.open(folder / "image_shards" / "shard_050.tar", "w") as tar:
+    info = tarfile.TarInfo(screens.get_path(2).removeprefix("images/"))
+    info.size = len(screens.make_tile(42))
+    tar.addfile(info, io.BytesIO(screens.make_tile(42)))
+  builder = screens.prepare(folder, tmp_path, "tiles")
+  rows = read_rows(builder)
+  assert len(rows) == 26
+  found = {row["chunk_path"].decode(): row["image"] for row in rows}
+  assert found[screens.get_path(0)] == screens.make_tile(41)
+  assert found[screens.get_path(1)] == screens.make_tile(41)
+  assert found[screens.get_path(2)] == screens.make_tile(42)
+
+
+def test_links_in_the_extracted_folder_are_not_followed(folder, tmp_path):
+  screens.extract(folder)
+  secret = folder.parent / "secret"
+  secret.mkdir()
+  (secret / "x.png").write_bytes(screens.make_tile(7))
+  shard = folder / "images" / "shard_000"
+  (shard / "evil").symlink_to(secret)
+  (shard / "loop").symlink_to(".")
+  (shard / "x.png").symlink_to(secret / "x.png")
+  rows = [
+    {**screens.make_row(i, 0), "chunk_path": f"images/shard_000/{path}"}
+    for i, path in enumerate(
+      ["evil/x.png", "loop/x.png", "x.png", "loop/loop/evil/x.png"]
+    )
+  ]
+  screens.write_splits(folder, [*rows, screens.make_row(4, 0)])
+  builder = screens.prepare(folder, tmp_path)
+  assert [row["query"] for row in read_rows(builder)] == [b"question 4?"]
+  assert {key for key, _ in read_ledger(builder)} == {"1", "2", "3", "4"}
+  tiles = screens.prepare(folder, tmp_path, "tiles")
+  assert len(read_rows(tiles)) == 26
+  assert {reason for _, reason in read_ledger(tiles)} == {"unreadable_tile"}
+  # But `images` itself may be anywhere.
+  (folder / "images").rename(folder.parent / "elsewhere")
+  (folder / "images").symlink_to(folder.parent / "elsewhere")
+  assert len(read_rows(screens.prepare(folder, tmp_path / "c"))) == 1
+
+
+def test_the_notes_say_what_the_ledger_says(folder, tmp_path, capsys):
+  (folder / "image_shards" / "shard_003.tar").unlink()
+  builder = screens.prepare(folder, tmp_path)
+  reasons = [reason for _, reason in read_ledger(builder)]
+  # (A row may lack both of its negatives.)
+  table = pq.read_table(builder.data_path / "skipped_rows.parquet")
+  is_skipped = table.column("is_skipped").to_pylist()
+  assert len(is_skipped) >= len(reasons)
+  printed = capsys.readouterr().out
+  assert f"rows are skipped: {sum(is_skipped)};" in printed
+  num_left_out = len(is_skipped) - sum(is_skipped)
+  assert f"left out of rows: {num_left_out}." in printed
+
+
+def test_a_row_of_another_split_asks_for_nothing(folder, tmp_path):
+  rows = [screens.make_row(0, 0), screens.make_row(1, 60, split="eval")]
+  screens.write_splits(folder, rows)
+  builder = screens.prepare(folder, tmp_path, refuse_missing_tiles=True)
+  assert set(read_ledger(builder)) == {("2", "wrong_split")}
+
+
+def test_a_row_of_very_many_negatives(folder, tmp_path, monkeypatch):
+  lib = builder_lib.question_source
+  monkeypatch.setattr(lib, "_MAX_ROW_BYTES", 100_000)
+  rows = [screens.make_row(0, 0, [1] * 2000), screens.make_row(1, 1, [2] * 5)]
+  screens.write_splits(folder, rows)
+  builder = screens.prepare(folder, tmp_path)
+  assert [len(row["neg_images"]) for row in read_rows(builder)] == [5]
+  assert set(read_ledger(builder)) == {("1", "row_too_large")}
+
+
+def test_rows_in_batches_of_any_size(folder, tmp_path, monkeypatch):
+  expected = builds.digest(screens.prepare(folder, tmp_path / "a").data_dir)
+  lib = builder_lib.question_source
+  monkeypatch.setattr(lib, "_BATCH_BYTES", 500)
+  monkeypatch.setattr(lib, "_READ_ROWS", 5)
+  monkeypatch.setattr(lib.json_lines, "MAX_CHUNK_BYTES", 700)
+  assert (
+    builds.digest(screens.prepare(folder, tmp_path / "b").data_dir) == expected
+  )
+
+
+def test_files_whose_names_are_no_text(folder, tmp_path):
+  screens.extract(folder)
+  name = bytes(folder / "images" / "shard_000") + b"/\xff.png"
+  with open(name, "wb") as file:
+    file.write(screens.make_tile(0))
+  (folder / "images" / "shard_000" / "a\\b.png").write_bytes(b"x")
+  builder = screens.prepare(folder, tmp_path, "tiles")
+  assert len(read_rows(builder)) == 26
+  assert [reason for _, reason in read_ledger(builder)] == ["unsafe_path"] * 2
+
+
+def test_shards_are_in_the_order_of_their_numbers(folder, tmp_path):
+  screens.extract(folder)
+  screens.write_tars(folder, [4, 5, 20, 21])
+  builder = screens.prepare(folder, tmp_path, "tiles")
+  paths = [row["chunk_path"].decode() for row in read_rows(builder)]
+  assert paths == [screens.get_path(i) for i in range(26)]
+
+
+def test_an_extracted_tile_stands_in_for_one_that_is_cut(folder, tmp_path):
+  path = folder / "image_shards" / "shard_004.tar"
+  with tarfile.open(path) as tar:
+    tar.extractall(folder / "images", filter="data")
+  data = path.read_bytes()
+  path.write_bytes(data[: data.index(b"IEND") - 30])
+  screens.write_splits(folder, [screens.make_row(i, i) for i in (8, 9)])
+  builder = screens.prepare(folder, tmp_path)
+  assert [row["image"] for row in read_rows(builder)] == [
+    screens.make_tile(8),
+    screens.make_tile(9),
+  ]
+
+
+def test_a_split_without_examples_is_left_out(folder, tmp_path, capsys):
+  screens.write_lines(
+    folder / "eval_hn.jsonl", [screens.make_row(0, 80, split="eval")]
+  )
+  screens.write_lines(folder / "test_hn.jsonl", [])
+  builder = screens.prepare(folder, tmp_path)
+  assert set(builder.info.splits) == {"train"}
+  assert len(read_rows(builder)) == 24
+  assert ("1", "missing_tile") in read_ledger(builder)
+  printed = capsys.readouterr().out
+  assert "no example for split eval, test, which is left out" in printed
+  screens.write_lines(folder / "train_hn.jsonl", [screens.make_row(0, 80)])
+  with pytest.raises(errors.ConversionError, match="split 'train'"):
+    screens.prepare(folder, tmp_path / "b")
+
+
+def test_tiles_have_no_rows_that_could_lack_any():
+  with pytest.raises(errors.OptionError, match="refuse_missing_tiles"):
+    builder_lib.Builder(config="tiles", refuse_missing_tiles=True)

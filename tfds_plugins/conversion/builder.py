@@ -173,8 +173,17 @@ class ConversionBuilder(
     }
     receipts = self._run_tasks(tasks, config)
     split_infos, all_tasks, all_receipts = [], [], []
+    has_examples = {
+      split: any(receipt.num_examples for receipt in some)
+      for split, some in receipts.items()
+    }
     for split, source in sources.items():
       done = tasks[split][: len(receipts[split])]
+      all_tasks += done
+      all_receipts += receipts[split]
+      if not has_examples[split] and any(has_examples.values()):
+        finalize.remove_outputs(done)
+        continue
       split_infos.append(
         finalize.finalize_split(
           done,
@@ -183,8 +192,6 @@ class ConversionBuilder(
           source.shards if config.max_examples_per_split is None else None,
         )
       )
-      all_tasks += done
-      all_receipts += receipts[split]
     finalize.write_accounts(self.data_path, all_tasks, all_receipts)
     self.info.set_splits(splits_lib.SplitDict(split_infos))
     self._account = summary.summarize(
@@ -196,6 +203,7 @@ class ConversionBuilder(
       notes=[
         *itertools.chain.from_iterable(s.notes for s in sources.values()),
         *_note_limit(config.max_examples_per_split),
+        *_note_empty(has_examples),
       ],
     )
 
@@ -261,6 +269,16 @@ class ConversionBuilder(
   def _format_name(self) -> str:
     file_format = self.info.file_format or tfds.core.FileFormat.TFRECORD
     return tfds.core.FileFormat.from_value(file_format).value
+
+
+def _note_empty(has_examples: Mapping[str, bool]) -> list[str]:
+  """Names the splits that are left out."""
+  empty = [split for split, has_any in has_examples.items() if not has_any]
+  if not empty:
+    return []
+  return [
+    f"there is no example for split {', '.join(empty)}, which is left out."
+  ]
 
 
 def _note_limit(max_examples: int | None) -> list[str]:

@@ -77,6 +77,12 @@ def finalize_split(
   )
 
 
+def remove_outputs(tasks: Sequence[Task]) -> None:
+  """Removes the record files of a split that has no example."""
+  for task in tasks:
+    epath.Path(task.output_path).unlink(missing_ok=True)
+
+
 def write_accounts(
   data_dir: epath.Path,
   tasks: Sequence[Task],
@@ -114,7 +120,7 @@ def _no_examples_error(
     lines += [f"    {row}" for row in shown[reason]]
   problem = errors.Problem(
     what="Not one row of the source became an example.",
-    where=f"{len(receipts):,} output shards",
+    where=f"split '{tasks[0].split}', {len(receipts):,} output shards",
     expected="at least one row that can be used",
     found="\n      ".join(["skipped rows alone", *lines])
     if counts

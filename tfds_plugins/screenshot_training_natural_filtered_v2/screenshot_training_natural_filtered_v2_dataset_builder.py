@@ -126,6 +126,11 @@ for lite_query, none for tiles.
       )
     self._refuse_missing_tiles = refuse_missing_tiles
     super().__init__(**kwargs)
+    if refuse_missing_tiles and self._is_tiles:
+      raise errors.OptionError(
+        "refuse_missing_tiles: config 'tiles' is made of the tiles that there"
+        " are; no row names others."
+      )
 
   def __getstate__(self) -> dict[str, Any]:
     state = super().__getstate__()

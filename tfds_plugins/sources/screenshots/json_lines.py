@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
@@ -10,6 +11,8 @@ _BOM = b"\xef\xbb\xbf"
 # A question, an answer and three paths are some 500 bytes. What the parser makes
 # of a line can take twenty times its size.
 MAX_LINE_BYTES = 4 << 20
+# Of lines that are parsed together.
+MAX_CHUNK_BYTES = 8 << 20
 
 
 class Line(NamedTuple):
@@ -50,6 +53,25 @@ def iter_lines(file: Any) -> Iterator[Line]:
     elif content := strip(data):
       yield Line(number, offset, size_bytes, content)
     offset += size_bytes
+
+
+def iter_chunks(lines: Iterable[Line], max_lines: int) -> Iterator[list[Line]]:
+  """Yields lines, many at a time but no more than some megabytes.
+
+  Args:
+    lines: the lines.
+    max_lines: the most lines at a time.
+  """
+  chunk: list[Line] = []
+  num_bytes = 0
+  for line in lines:
+    chunk.append(line)
+    num_bytes += len(line.data or b"")
+    if len(chunk) >= max_lines or num_bytes >= MAX_CHUNK_BYTES:
+      yield chunk
+      chunk, num_bytes = [], 0
+  if chunk:
+    yield chunk
 
 
 def strip(data: bytes) -> bytes:

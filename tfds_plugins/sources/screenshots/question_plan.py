@@ -7,7 +7,6 @@ from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import itertools
 
 from etils import epath
 import numpy as np
@@ -127,7 +126,7 @@ def check_source(
       tar_names,
       losses,
     )
-  notes = _describe(losses, dataset_dir)
+  notes = [*tile_index.describe_damage(index), *_describe(losses, dataset_dir)]
   if notes and refuse_missing_tiles:
     problem = errors.Problem(
       what="Tiles are missing, and refuse_missing_tiles=True.",
@@ -166,11 +165,12 @@ def _look_over(
 ) -> None:
   """Notes the rows of a file, and which of their tiles there are."""
   by_split = dict(zip(splits, plans))
+  others = splits[1:]
   try:
     folders.check_regular(path)
     with path.open("rb") as file:
       lines = json_lines.iter_lines(file)
-      while chunk := list(itertools.islice(lines, _PLANNED_ROWS)):
+      for chunk in json_lines.iter_chunks(lines, _PLANNED_ROWS):
         parsed = [questions.parse_line(line.data, wanted) for line in chunk]
         found = finder.find(
           tile
@@ -184,7 +184,9 @@ def _look_over(
           plan.size_bytes += _RECORD_BYTES
           is_row = isinstance(row, questions.Question)
           plan.paths.append(row.path if is_row else "")
-          if is_row:
+          # (A row of another split, or of none, will be skipped.)
+          is_its = row.split in by_split or (row.split is None and not others)
+          if is_row and is_its:
             plan.size_bytes += _count(row, line, found, tar_names, losses)
   except OSError as e:
     problem = errors.Problem(
@@ -208,6 +210,8 @@ def _count(
   size_bytes = line.size_bytes
   for i, path in enumerate(row.paths):
     tile = found[path]
+    if i and isinstance(found[row.path], tile_reader.LostTile):
+      break  # The row is skipped, whatever its negatives.
     if isinstance(tile, tile_reader.Tile):
       size_bytes += tile.size
       continue

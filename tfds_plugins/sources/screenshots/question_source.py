@@ -32,10 +32,14 @@ from tfds_plugins.sources.screenshots.question_plan import QuestionShard
 NEGATIVES_COLUMN = "neg_images"
 # Why a row is there without all of its negatives.
 MISSING_NEGATIVE = "missing_negative"
+# A reason for skipping a row.
+ROW_TOO_LARGE = "row_too_large"
 
 _READ_ROWS = 512
 # Tiles of a batch; what it takes in memory is some four times as much.
 _BATCH_BYTES = 48 << 20
+# A row may name any number of negatives.
+_MAX_ROW_BYTES = 512 << 20
 
 
 def iter_batches(
@@ -71,7 +75,9 @@ def iter_batches(
     epath.Path(shard.lines_path).open("rb") as file,
     tile_reader.TileReader(dataset_dir, index.tars) as reader,
   ):
-    for rows in row_order.iter_chunks(order, _READ_ROWS):
+    for rows in row_order.iter_chunks(
+      order, _READ_ROWS, json_lines.MAX_CHUNK_BYTES
+    ):
       parsed = [
         (number, _read_line(file, number, offset, size, shard, wanted.names))
         for number, offset, size in rows.tolist()
@@ -84,10 +90,16 @@ def iter_batches(
       )
       batch = _Batch(shard, wanted)
       for number, row in parsed:
-        batch.add(number, row, tiles)
-        if batch.tile_bytes >= _BATCH_BYTES:
+        num_bytes = _count_bytes(row, tiles)
+        if batch.num_rows and batch.tile_bytes + num_bytes > _BATCH_BYTES:
           yield batch.finish(reader, memory)
           batch = _Batch(shard, wanted)
+        if num_bytes > _MAX_ROW_BYTES:
+          detail = (
+            f"tiles of {num_bytes:,} bytes, the limit is {_MAX_ROW_BYTES:,}"
+          )
+          row = questions.BadLine(reason=ROW_TOO_LARGE, detail=detail)
+        batch.add(number, row, tiles)
       if batch.num_rows:
         yield batch.finish(reader, memory)
 
@@ -123,6 +135,17 @@ def _read_line(
       detail = "the row does not say to which split it belongs"
       return questions.BadLine(reason=questions.WRONG_SPLIT, detail=detail)
   return row
+
+
+def _count_bytes(
+  row: questions.Question | questions.BadLine,
+  tiles: Mapping[str, tile_reader.Tile | tile_reader.LostTile],
+) -> int:
+  """Returns the size of the tiles of a row."""
+  if isinstance(row, questions.BadLine):
+    return 0
+  found = [tiles[path] for path in row.paths]
+  return sum(t.size for t in found if isinstance(t, tile_reader.Tile))
 
 
 class _Batch:

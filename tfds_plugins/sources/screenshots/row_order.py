@@ -47,7 +47,21 @@ def sort_rows(rows: np.ndarray, paths: Sequence[str]) -> np.ndarray:
   return rows[sorted(range(len(rows)), key=lambda i: (paths[i], rows[i, 0]))]
 
 
-def iter_chunks(rows: np.ndarray, size: int) -> Iterator[np.ndarray]:
-  """Yields the rows of an order, a few at a time."""
-  for start in range(0, len(rows), size):
-    yield rows[start : start + size]
+def iter_chunks(
+  rows: np.ndarray, max_rows: int, max_bytes: int
+) -> Iterator[np.ndarray]:
+  """Yields the rows of an order, a few at a time.
+
+  Args:
+    rows: (num_rows, 3) integers.
+    max_rows: the most rows at a time.
+    max_bytes: the most bytes of their lines, unless one alone has more.
+  """
+  ends = np.cumsum(rows[:, 2])
+  start = 0
+  while start < len(rows):
+    limit = max_bytes + (int(ends[start - 1]) if start else 0)
+    stop = int(np.searchsorted(ends, limit, "right"))
+    stop = min(max(stop, start + 1), start + max_rows)
+    yield rows[start:stop]
+    start = stop

@@ -77,6 +77,11 @@ class IndexedTar:
   end: str
   num_repeated: int
 
+  @property
+  def is_whole(self) -> bool:
+    """Whether it ended as a tar does."""
+    return self.end == tar_lib.End.MARKER.value
+
 
 @dataclasses.dataclass(frozen=True)
 class TileIndex:
@@ -156,7 +161,39 @@ def make_index(
     for i, (_, table) in enumerate(parts)
   ]
   table = pa.concat_tables(tables) if tables else EMPTY_TABLE
-  return TileIndex([tar for tar, _ in parts], table.combine_chunks())
+  table = _drop_repeated(table.combine_chunks())
+  return TileIndex([tar for tar, _ in parts], table)
+
+
+def describe_damage(index: TileIndex) -> list[str]:
+  """Returns what the user should know of the tars."""
+  notes = []
+  damaged = [
+    f"{tar.name} ({tar.end})" for tar in index.tars if not tar.is_whole
+  ]
+  if damaged:
+    notes.append(
+      f"{len(damaged):,} tar{'s' * (len(damaged) != 1)} of tiles"
+      f" {'do' if len(damaged) != 1 else 'does'} not end as a tar does, and may"
+      f" lack tiles: {folders.shorten(damaged)}. Download them again."
+    )
+  repeated = [tar.name for tar in index.tars if tar.num_repeated]
+  if repeated:
+    notes.append(
+      "members come again later in their tar, and the last one counts:"
+      f" {folders.shorten(repeated)}."
+    )
+  return notes
+
+
+def _drop_repeated(table: pa.Table) -> pa.Table:
+  """Leaves out what comes again in a later tar, as extracting would."""
+  members = table.column("member").to_pylist()
+  last = {member: i for i, member in enumerate(members)}
+  if len(last) == len(members):
+    return table
+  rows = np.array(sorted(last.values()), np.int64)
+  return table.take(arrays.from_numpy(rows)).combine_chunks()
 
 
 def write_index(index: TileIndex, path: epath.Path) -> None:
@@ -200,9 +237,10 @@ def _read_tar(
     )
     for window in reader.iter_windows(lambda member: False):
       for member in window:
-        if member.is_hard_link and member.link in members:
-          target = members[member.link]
-          member = dataclasses.replace(target, name=member.name)
+        member.name = member.name.removeprefix(b"./")
+        link = (member.link or b"").removeprefix(b"./")
+        if member.is_hard_link and link in members:
+          member = dataclasses.replace(members[link], name=member.name)
         num_repeated += members.pop(member.name, None) is not None
         members[member.name] = member
   if reader.end is tar_lib.End.CORRUPT and not members:
@@ -237,7 +275,7 @@ def _make_table(members: Sequence[tar_lib.Member]) -> pa.Table:
 def _decode_name(name: bytes) -> tuple[str, str]:
   """Returns a member's name and what is wrong with it, '' for nothing."""
   try:
-    return name.decode().removeprefix("./"), ""
+    return name.decode(), ""
   except UnicodeDecodeError:
     return ascii(name), _NOT_UTF8
 

@@ -101,25 +101,32 @@ class TileFinder:
     }
 
   def list_tar(self, number: int) -> list[Tile | LostTile]:
-    """Returns the tiles of a tar of the index, in its order."""
+    """Returns the tiles of a tar of the index, in its order.
+
+    A tar that does not end as it should has one more: what may be missing.
+    """
     table = self._index.table
     rows = table.take(arrays.from_numpy(self._index.list_rows(number)))
     rows = rows.sort_by("offset")
     members = rows.column("member").to_pylist()
     places = zip(*(rows.column(name).to_pylist() for name in _PLACE_COLUMNS))
-    return [
+    found = [
       self._find_one(tile_paths.from_member(member), place)
       for member, place in zip(members, places)
     ]
+    tar = self._index.tars[number]
+    if not tar.is_whole:
+      detail = f"{tar.name} does not end as a tar does, and may have had more"
+      found.append(LostTile(tar.name, tar.end, detail))
+    return found
 
   def _find_one(
     self, path: str, place: tuple[int, int, int, str] | None
   ) -> Tile | LostTile:
-    if place is not None:
-      tar, offset, size, problem = place
-      if not problem:
-        return _limit(Tile(tar, offset, size, path))
-    elif self._has_folder:
+    if place is not None and not place[3]:
+      tar, offset, size, _ = place
+      return _limit(Tile(tar, offset, size, path))
+    if self._has_folder:
       tile = self._find_file(path)
       if tile is not None:
         return tile
@@ -132,6 +139,15 @@ class TileFinder:
     return LostTile(path, MISSING_TILE, f"{path}: there is no {where}")
 
   def _find_file(self, path: str) -> Tile | LostTile | None:
+    images_dir = str(self._dataset_dir / tile_paths.IMAGES_DIR)
+    if "://" not in images_dir:
+      # `images` may be a link of the user's own; what lies in it may not.
+      expected = os.path.join(
+        os.path.realpath(images_dir), tile_paths.to_member(path)
+      )
+      if os.path.realpath(self._dataset_dir / path) != expected:
+        detail = f"{path}: a symbolic link, which is not followed"
+        return LostTile(path, UNREADABLE_TILE, detail)
     try:
       folders.check_regular(self._dataset_dir / path)
       size = (self._dataset_dir / path).stat().length

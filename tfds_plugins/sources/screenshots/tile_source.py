@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 import dataclasses
+import os
 
 from etils import epath
 import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
+from tfds_plugins.sources import folders
 from tfds_plugins.sources.rows import IMAGE_COLUMN
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import SkippedRow
@@ -71,7 +73,7 @@ def check_source(
     shards.append(
       TileShard(
         name=tar.name.removesuffix(tile_paths.TAR_SUFFIX),
-        length=len(rows),
+        length=len(rows) + (not tar.is_whole),
         size_bytes=int(sizes[rows].sum()),
         dataset_dir=dataset_dir,
         index_path=index_path,
@@ -96,6 +98,7 @@ def check_source(
         )
       )
   shards = [shard for shard in shards if shard.length]
+  shards.sort(key=lambda shard: folders.natural_key(shard.name))
   if not shards:
     problem = errors.Problem(
       what="There are no tiles.",
@@ -105,7 +108,11 @@ def check_source(
       to_do=f"Fetch the data like this:\n{instructions}",
     )
     raise errors.ManualDirError(str(problem))
-  return Source(source_dir=dataset_dir, shards=shards, notes=[])
+  return Source(
+    source_dir=dataset_dir,
+    shards=shards,
+    notes=tile_index.describe_damage(index),
+  )
 
 
 def iter_batches(
@@ -199,7 +206,26 @@ def _list_folder(
     folder = pending.pop()
     for child in (dataset_dir / folder).iterdir():
       path = f"{folder}/{child.name}"
-      (pending if child.is_dir() else paths).append(path)
+      # (A linked folder could lead anywhere, and in circles.)
+      is_folder = child.is_dir() and not os.path.islink(child)
+      (pending if is_folder else paths).append(path)
   nowhere = tile_index.TileIndex([], tile_index.EMPTY_TABLE)
-  found = tile_reader.TileFinder(dataset_dir, nowhere).find(sorted(paths))
-  return list(found.values())
+  refused = {path: _find_problem(path) for path in sorted(paths)}
+  found = tile_reader.TileFinder(dataset_dir, nowhere).find(
+    path for path, problem in refused.items() if problem is None
+  )
+  return [
+    found[path]
+    if problem is None
+    else tile_reader.LostTile(ascii(path), questions.UNSAFE_PATH, problem)
+    for path, problem in refused.items()
+  ]
+
+
+def _find_problem(path: str) -> str | None:
+  """Returns why the path of a file cannot be that of a tile."""
+  try:
+    path.encode()
+  except UnicodeEncodeError:
+    return "the name is no UTF-8"
+  return tile_paths.find_problem(path)
