@@ -9,6 +9,7 @@ import tarfile
 
 import numpy as np
 from PIL import Image
+import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
 NAME = "screenshot_training_natural_filtered_v2"
@@ -129,3 +130,25 @@ def prepare(manual_dir, data_dir, config="hard_negatives", **options):
     )
   )
   return builder
+
+
+def read_rows(builder, split="train"):
+  ds = builder.as_dataset(
+    split=split,
+    decoders={
+      "image": tfds.decode.SkipDecoding(),
+      **(
+        {"neg_images": tfds.decode.SkipDecoding()}
+        if "neg_images" in builder.info.features
+        else {}
+      ),
+    },
+  )
+  return list(tfds.as_numpy(ds))
+
+
+def read_ledger(builder):
+  table = pq.read_table(builder.data_path / "skipped_rows.parquet")
+  return {
+    (row["key"], row["reason"]): row["detail"] for row in table.to_pylist()
+  }
