@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+from typing import Any
 
 import psutil
 
@@ -112,6 +113,37 @@ def start_clock() -> float:
       file.write(block)
   path.unlink()
   return time.perf_counter()
+
+
+def build(
+  name: str,
+  manual_dir: pathlib.Path,
+  out_dir: pathlib.Path,
+  num_examples: int | None = None,
+  **options: Any,
+) -> float:
+  """Builds one of this package's datasets and returns the seconds it took.
+
+  Args:
+    name: of the dataset and config.
+    manual_dir: the source.
+    out_dir: where it goes.
+    num_examples: how many there have to be; None not to look.
+    **options: of the builder.
+  """
+  import tensorflow_datasets as tfds
+
+  import tfds_plugins  # noqa: F401
+
+  builder = tfds.builder(name, data_dir=out_dir, **options)
+  config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+  start = start_clock()
+  builder.download_and_prepare(download_config=config)
+  seconds = time.perf_counter() - start
+  found = sum(split.num_examples for split in builder.info.splits.values())
+  if num_examples not in (None, found):
+    raise AssertionError(f"{found} examples of {num_examples}")
+  return seconds
 
 
 def sync(folder: pathlib.Path) -> None:

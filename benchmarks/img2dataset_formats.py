@@ -51,19 +51,9 @@ def run_cp(folder: pathlib.Path, out_dir: pathlib.Path) -> float:
 
 def run_ours(folder: pathlib.Path, out_dir: pathlib.Path) -> float:
   """Builds this package's dataset and returns the seconds it took."""
-  import tensorflow_datasets as tfds
-
-  import tfds_plugins  # noqa: F401
-
-  builder = tfds.builder("coyo_labeled_300m/images", data_dir=out_dir)
-  config = tfds.download.DownloadConfig(manual_dir=folder)
-  start = contestants.start_clock()
-  builder.download_and_prepare(download_config=config)
-  seconds = time.perf_counter() - start
-  found = builder.info.splits["train"].num_examples
-  if found != count_examples(folder):
-    raise AssertionError(f"{found} examples of {count_examples(folder)}")
-  return seconds
+  return contestants.build(
+    "coyo_labeled_300m/images", folder, out_dir, count_examples(folder)
+  )
 
 
 def main() -> None:

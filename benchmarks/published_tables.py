@@ -89,23 +89,13 @@ def run_ours(
   folder: pathlib.Path, out_dir: pathlib.Path, name: str, way: str
 ) -> float:
   """Builds this package's dataset and returns the seconds it took."""
-  import tensorflow_datasets as tfds
-
-  import tfds_plugins  # noqa: F401
-
-  builder = tfds.builder(
+  return contestants.build(
     f"{name}/{DATASETS[name]}",
-    data_dir=out_dir,
+    folder,
+    out_dir,
+    count_rows(folder),
     num_workers=1 if way.endswith("1 process") else None,
   )
-  config = tfds.download.DownloadConfig(manual_dir=folder)
-  start = contestants.start_clock()
-  builder.download_and_prepare(download_config=config)
-  seconds = time.perf_counter() - start
-  found = builder.info.splits["train"].num_examples
-  if found != count_rows(folder):
-    raise AssertionError(f"{found} examples of {count_rows(folder)}")
-  return seconds
 
 
 RUNNERS = {

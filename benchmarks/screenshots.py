@@ -60,25 +60,14 @@ def count_rows(folder: pathlib.Path) -> int:
 
 def run_ours(folder: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
   """Builds this package's dataset and returns the seconds it took."""
-  import tensorflow_datasets as tfds
-
-  import tfds_plugins  # noqa: F401
-
   config = "pairs" if name.endswith("pairs") else "hard_negatives"
-  builder = tfds.builder(
+  return contestants.build(
     f"{NAME}/{config}",
-    data_dir=out_dir,
+    folder,
+    out_dir,
+    count_rows(folder),
     num_workers=1 if name.endswith("1 process") else None,
   )
-  start = contestants.start_clock()
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(manual_dir=folder)
-  )
-  seconds = time.perf_counter() - start
-  found = sum(split.num_examples for split in builder.info.splits.values())
-  if found != count_rows(folder):
-    raise AssertionError(f"{found} examples of {count_rows(folder)}")
-  return seconds
 
 
 def make_plain_builder() -> Any:
@@ -164,6 +153,7 @@ def run_index(folder: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
   from etils import epath
 
   from tfds_plugins.sources.screenshots import tile_index
+  from tfds_plugins.sources.screenshots import tile_scan
 
   start = contestants.start_clock()
   if name.endswith("tarfile"):
@@ -172,7 +162,7 @@ def run_index(folder: pathlib.Path, out_dir: pathlib.Path, name: str) -> float:
         tar.getmembers()
   else:
     paths = list(map(epath.Path, list_tars(folder)))
-    index = tile_index.make_index(paths, [])
+    index = tile_scan.make_index(paths)
     tile_index.write_index(index, epath.Path(out_dir) / "index")
   return time.perf_counter() - start
 

@@ -11,14 +11,21 @@ import tensorflow_datasets as tfds
 LENGTHS = [7, 3, 12, 1, 9, 5, 2, 8, 4, 11, 6, 10]
 
 
-def prepare(
-  manual_dir, data_dir, *, file_format=None, num_workers=1, **options
+def prepare_dataset(
+  name, manual_dir, data_dir, *, num_workers=1, builder_options=None, **options
 ):
+  """Prepares a dataset and returns its builder.
+
+  Args:
+    name: of the dataset, maybe with a config.
+    manual_dir: the user's folder.
+    data_dir: where it goes.
+    num_workers: by how many processes.
+    builder_options: other options of the builder.
+    **options: of `tfds.download.DownloadConfig`.
+  """
   builder = tfds.builder(
-    "laion400m/images",
-    data_dir=data_dir,
-    file_format=file_format,
-    num_workers=num_workers,
+    name, data_dir=data_dir, num_workers=num_workers, **(builder_options or {})
   )
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(
@@ -26,6 +33,16 @@ def prepare(
     )
   )
   return builder
+
+
+def prepare(manual_dir, data_dir, *, file_format=None, **options):
+  return prepare_dataset(
+    "laion400m/images",
+    manual_dir,
+    data_dir,
+    builder_options={"file_format": file_format},
+    **options,
+  )
 
 
 def read_captions(builder, split="train"):

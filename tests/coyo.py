@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import pathlib
 
+import builds
 import numpy as np
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
@@ -24,11 +25,9 @@ BAD_LABELS = {2, 4, 6, 14}
 
 
 def prepare(name, manual_dir, data_dir, **options):
-  builder = tfds.builder(name, data_dir=data_dir, num_workers=1, **options)
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+  return builds.prepare_dataset(
+    name, manual_dir, data_dir, builder_options=options
   )
-  return builder
 
 
 def read(builder, **options):

@@ -7,6 +7,7 @@ import json
 import pathlib
 import tarfile
 
+import builds
 import numpy as np
 from PIL import Image
 import pyarrow.parquet as pq
@@ -113,23 +114,25 @@ def write_splits(folder, rows, suffix="_hn") -> None:
     write_lines(folder / f"{split}{suffix}.jsonl", [row])
 
 
-def prepare(manual_dir, data_dir, config="hard_negatives", **options):
-  builder_options = {
-    key: options.pop(key)
-    for key in ("num_workers", "refuse_missing_tiles", "file_format")
-    if key in options
-  }
-  builder = tfds.builder(
+def prepare(
+  manual_dir,
+  data_dir,
+  config="hard_negatives",
+  *,
+  file_format=None,
+  refuse_missing_tiles=False,
+  **options,
+):
+  return builds.prepare_dataset(
     f"{NAME}/{config}",
-    data_dir=data_dir,
-    **{"num_workers": 1, **builder_options},
+    manual_dir,
+    data_dir,
+    builder_options={
+      "file_format": file_format,
+      "refuse_missing_tiles": refuse_missing_tiles,
+    },
+    **options,
   )
-  builder.download_and_prepare(
-    download_config=tfds.download.DownloadConfig(
-      manual_dir=manual_dir, **options
-    )
-  )
-  return builder
 
 
 def read_rows(builder, split="train"):

@@ -16,14 +16,7 @@ import importlib
 
 import tensorflow_datasets as tfds
 
-# Names of the datasets. Each has a folder, a module and a `Builder` of its own;
-# they are imported when they are asked for.
-DATASETS = (
-  "laion400m",
-  "coyo_labeled_300m",
-  "coyo_700m",
-  "screenshot_training_natural_filtered_v2",
-)
+from tfds_plugins import dataset_names
 
 
 class PluginBuilderProvider(tfds.core.DatasetBuilderProvider):
@@ -31,7 +24,7 @@ class PluginBuilderProvider(tfds.core.DatasetBuilderProvider):
 
   def has_dataset(self, name: str) -> bool:
     """Whether `name` is one of our datasets."""
-    return name in DATASETS
+    return name in dataset_names.DATASETS
 
   def get_builder_cls(self, name: str) -> type[tfds.core.DatasetBuilder]:
     """Returns the builder of one of our datasets."""

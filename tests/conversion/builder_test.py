@@ -1,5 +1,6 @@
 """Tests of whole conversions of shards that are written here."""
 
+import dataclasses
 import json
 import pathlib
 import pickle
@@ -294,6 +295,47 @@ def test_parts_of_the_source_that_no_receipt_has_are_an_error(tmp_path):
   with pytest.raises(tfds_plugins.ConversionError, match="for other parts of"):
     finalize_split(tasks, [done[0], make_receipt(1, [pieces[0]])])
   assert finalize_split(tasks, done).shard_lengths == [10, 10]
+
+
+def test_a_split_without_examples_is_accounted_for_as_well(tmp_path):
+  shard = SourceShard(name="a", length=10, size_bytes=100)
+  piece = SourceSlice(shard=shard, start=0, stop=10)
+  task = task_lib.Task(
+    recipe=None,
+    sources=[piece],
+    split="test",
+    shard_index=0,
+    output_path=str(tmp_path / "0"),
+    ledger_path="",
+    file_format="tfrecord",
+  )
+  template = naming.ShardedFileTemplate(
+    data_dir=tmp_path,
+    dataset_name="x",
+    split="test",
+    filetype_suffix="tfrecord",
+  )
+  (tmp_path / "0").write_bytes(b"")
+  skipped = {"failed_to_download": 10}
+  receipt = dataclasses.replace(
+    make_receipt(0, [piece]), num_examples=0, skipped=skipped
+  )
+
+  with pytest.raises(tfds_plugins.ConversionError, match="Rows were lost"):
+    finalize.finalize_split(
+      [task],
+      [dataclasses.replace(receipt, skipped={"failed_to_download": 9})],
+      template,
+      [shard],
+      may_be_empty=True,
+    )
+  assert (
+    finalize.finalize_split(
+      [task], [receipt], template, [shard], may_be_empty=True
+    )
+    is None
+  )
+  assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

@@ -257,3 +257,27 @@ def test_large_values_are_not_copied():
   before, values, after = records.join_small()
   assert values.buffers()[2].address == column.buffers()[2].address
   assert all(piece.total_values_length < 200 for piece in (before, after))
+
+
+def test_a_batch_of_more_bytes_than_offsets_reach():
+  size, num_rows = 100 << 20, 30
+  # (Memory that nobody writes to or reads takes no room.)
+  data = pa.py_buffer(np.zeros(size * num_rows, np.uint8))
+  offsets = pa.py_buffer(np.arange(num_rows + 1) * size)
+  images = pa.Array.from_buffers(
+    pa.large_binary(), num_rows, [None, offsets, data]
+  )
+  spec = tf_example.FeatureSpec(name="image", kind=tf_example.Kind.BYTES)
+
+  parts = list(
+    tf_example.ExampleEncoder([spec]).encode(
+      pa.RecordBatch.from_pydict({"image": images})
+    )
+  )
+
+  assert sum(map(len, parts)) == num_rows
+  assert all(part.num_bytes < 2**31 for part in parts)
+  value = tf.train.BytesList(value=[bytes(size)])
+  feature = {"image": tf.train.Feature(bytes_list=value)}
+  expected = tf.train.Example(features=tf.train.Features(feature=feature))
+  assert {int(s) for part in parts for s in part.sizes} == {expected.ByteSize()}

@@ -16,7 +16,7 @@ from tfds_plugins import errors
 from tfds_plugins.screenshot_training_natural_filtered_v2 import (
   screenshot_training_natural_filtered_v2_dataset_builder as builder_lib,
 )
-from tfds_plugins.sources.screenshots import tile_index
+from tfds_plugins.sources.screenshots import tile_scan
 
 DUMMY_DATA = pathlib.Path(__file__).parents[2] / "dummy_data"
 FIXTURE = DUMMY_DATA / screens.NAME
@@ -264,13 +264,13 @@ def test_what_is_no_tar_is_refused(folder, tmp_path):
 def test_the_index_is_taken_from_another_config(folder, tmp_path, monkeypatch):
   screens.prepare(folder, tmp_path)
   read = []
-  real = tile_index._read_tar
+  real = tile_scan._read_tar
 
   def spy(path, *identity):
     read.append(path.name)
     return real(path, *identity)
 
-  monkeypatch.setattr(tile_index, "_read_tar", spy)
+  monkeypatch.setattr(tile_scan, "_read_tar", spy)
   screens.write_tars(folder, [2, 3, 50], {3: screens.make_tile(30)})
   builder = screens.prepare(folder, tmp_path, "tiles")
   assert sorted(read) == ["shard_001.tar", "shard_025.tar"]

@@ -55,3 +55,14 @@ def test_list_views_become_lists(make_type):
     lists.validate(full=True)
     assert lists.type == pa.list_(pa.int32())
     assert lists.to_pylist() == expected
+
+
+def test_a_part_of_large_binary_becomes_binary():
+  values = [b"a", b"", b"bcd", b"e" * 300, b"f"]
+  column = pa.array(values, pa.large_binary())
+
+  for start in range(len(values) + 1):
+    for stop in range(start, len(values) + 1):
+      part = arrays.to_binary(column[start:stop])
+      assert part.type == pa.binary()
+      assert part.to_pylist() == values[start:stop]

@@ -173,25 +173,24 @@ class ConversionBuilder(
     }
     receipts = self._run_tasks(tasks, config)
     split_infos, all_tasks, all_receipts = [], [], []
-    has_examples = {
-      split: any(receipt.num_examples for receipt in some)
+    empty = [
+      split
       for split, some in receipts.items()
-    }
+      if not any(receipt.num_examples for receipt in some)
+    ]
     for split, source in sources.items():
       done = tasks[split][: len(receipts[split])]
       all_tasks += done
       all_receipts += receipts[split]
-      if not has_examples[split] and any(has_examples.values()):
-        finalize.remove_outputs(done)
-        continue
-      split_infos.append(
-        finalize.finalize_split(
-          done,
-          receipts[split],
-          self._get_filename_template(split),
-          source.shards if config.max_examples_per_split is None else None,
-        )
+      info = finalize.finalize_split(
+        done,
+        receipts[split],
+        self._get_filename_template(split),
+        source.shards if config.max_examples_per_split is None else None,
+        may_be_empty=len(empty) < len(sources),
       )
+      if info is not None:
+        split_infos.append(info)
     finalize.write_accounts(self.data_path, all_tasks, all_receipts)
     self.info.set_splits(splits_lib.SplitDict(split_infos))
     self._account = summary.summarize(
@@ -203,7 +202,7 @@ class ConversionBuilder(
       notes=[
         *itertools.chain.from_iterable(s.notes for s in sources.values()),
         *_note_limit(config.max_examples_per_split),
-        *_note_empty(has_examples),
+        *_note_empty(empty),
       ],
     )
 
@@ -271,9 +270,8 @@ class ConversionBuilder(
     return tfds.core.FileFormat.from_value(file_format).value
 
 
-def _note_empty(has_examples: Mapping[str, bool]) -> list[str]:
+def _note_empty(empty: Sequence[str]) -> list[str]:
   """Names the splits that are left out."""
-  empty = [split for split, has_any in has_examples.items() if not has_any]
   if not empty:
     return []
   return [

@@ -27,8 +27,10 @@ def finalize_split(
   receipts: Sequence[receipts_lib.ShardReceipt],
   filename_template: naming.ShardedFileTemplate,
   shards: Sequence[SourceShard] | None = None,
-) -> splits_lib.SplitInfo:
-  """Gives the output shards their final names.
+  *,
+  may_be_empty: bool = False,
+) -> splits_lib.SplitInfo | None:
+  """Checks the accounts and gives the output shards their final names.
 
   Args:
     tasks: the tasks of one split that were run, in order.
@@ -36,13 +38,15 @@ def finalize_split(
     filename_template: TFDS's names for the split's files.
     shards: the source shards of the split, in order, where all of them were to
       be converted; None where only the first examples were.
+    may_be_empty: whether the split may be without examples. TFDS has no such
+      splits: its files are removed.
 
   Returns:
-    What TFDS needs to know of the split.
+    What TFDS needs to know of the split; None if it has no examples.
 
   Raises:
     errors.ConversionError: the accounts do not agree, or there is not a single
-      example.
+      example where there has to be one.
   """
   for task, receipt in zip(tasks, receipts, strict=True):
     receipt.check()
@@ -62,6 +66,10 @@ def finalize_split(
     )
   lengths = [receipt.num_examples for receipt in receipts]
   if not sum(lengths):
+    if may_be_empty:
+      for task in tasks:
+        epath.Path(task.output_path).unlink()
+      return None
     raise _no_examples_error(tasks, receipts)
   for task in tasks:
     epath.Path(task.output_path).replace(
@@ -75,12 +83,6 @@ def finalize_split(
     num_bytes=sum(receipt.num_bytes for receipt in receipts),
     filename_template=filename_template,
   )
-
-
-def remove_outputs(tasks: Sequence[Task]) -> None:
-  """Removes the record files of a split that has no example."""
-  for task in tasks:
-    epath.Path(task.output_path).unlink(missing_ok=True)
 
 
 def write_accounts(

@@ -9,7 +9,7 @@ from etils import epath
 import pyarrow as pa
 import tensorflow_datasets as tfds
 
-from tfds_plugins import registration
+from tfds_plugins import dataset_names
 from tfds_plugins.sources import tables
 from tfds_plugins.sources.img2dataset import listing
 from tfds_plugins.sources.img2dataset import source as img2dataset
@@ -48,7 +48,7 @@ def find_images(
     get_manual_dir(dl_manager),
     dataset=builder.name,
     config=builder._config_name,
-    other_datasets=set(registration.DATASETS) - {builder.name},
+    other_datasets=set(dataset_names.DATASETS) - {builder.name},
     instructions=builder.MANUAL_DOWNLOAD_INSTRUCTIONS,
   )
   return img2dataset.check_source(found)

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-from typing import Any
-from typing import cast
 import uuid
 
 from etils import epath
@@ -21,10 +19,10 @@ from tfds_plugins.encoding import images
 from tfds_plugins.encoding import record_files
 from tfds_plugins.encoding import tf_example
 from tfds_plugins.encoding.records import Records
+from tfds_plugins.sources import bad_rows
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import IncompleteRow
 from tfds_plugins.sources.rows import LedgerEntry
-from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
 
@@ -155,7 +153,8 @@ class _Converter:
     if rows.num_rows:
       self._missing_columns |= self._find_missing(batch)
     if self._task.recipe.find_bad_rows is not None:
-      rows, rejected = self._reject_bad_rows(rows, name)
+      bad = self._task.recipe.find_bad_rows(rows)
+      rows, rejected = bad_rows.leave_out(rows, bad, name)
       skipped += rejected
     if self._task.recipe.has_images:
       rows, rejected = images.make_uniform(rows, self._normalizer, name)
@@ -190,23 +189,6 @@ class _Converter:
       else:
         missing -= {column, stand_in}
     return missing
-
-  def _reject_bad_rows(
-    self, rows: pa.RecordBatch, name: str
-  ) -> tuple[pa.RecordBatch, list[SkippedRow]]:
-    find_bad_rows = cast(Any, self._task.recipe.find_bad_rows)
-    bad = find_bad_rows(rows)
-    if not bad:
-      return rows, []
-    keys = rows.column(KEY_COLUMN)
-    skipped = [
-      SkippedRow(
-        source_shard=name, key=keys[i].as_py(), reason=reason, detail=detail
-      )
-      for i, (reason, detail) in sorted(bad.items())
-    ]
-    is_good = pa.array([i not in bad for i in range(rows.num_rows)])
-    return rows.filter(is_good), skipped
 
   def _add_to_ledger(self, rows: Sequence[LedgerEntry]) -> None:
     self._ledger.add(rows, self._task.split)

@@ -68,33 +68,37 @@ class ImageNormalizer:
     return jpeg.find_markers(np.frombuffer(data, np.uint8), self._scratch)
 
   def normalize(
-    self, data: bytes | memoryview
+    self,
+    data: bytes | memoryview,
+    markers: Sequence[int] | None = None,
+    start: int = 0,
   ) -> decoding.UniformImage | decoding.RejectedImage:
     """Returns an image as both decoders read it, or why there is none.
 
     Args:
       data: an encoded image in any format, maybe damaged, maybe none at all.
+      markers: from `find_markers`, maybe of more than this image; None to look
+        for them here.
+      start: where this image starts in what `markers` counts.
+
+    Returns:
+      With `data` itself where that goes through untouched.
     """
     view = memoryview(data)
     if view[: len(png.SIGNATURE)] == png.SIGNATURE:
       return self._examine_png(data)
-    markers = self.find_markers(view)
-    known = self.find_known(view, markers, 0)
+    if markers is None:
+      markers = self.find_markers(view)
+    known = self._find_known(view, markers, start)
     if known is not None:
       return decoding.UniformImage(data, known.height, known.width)
     content = bytes(data)
-    return _give_back(self.examine(content, markers, 0), content, data)
+    return _give_back(self._examine(content, markers, start), content, data)
 
-  def find_known(
+  def _find_known(
     self, data: memoryview, markers: Sequence[int], start: int
   ) -> _KnownHeader | None:
-    """Returns the header of an image that is certain to be decodable.
-
-    Args:
-      data: the encoded image.
-      markers: from `jpeg.find_markers`, maybe of more than this image.
-      start: where this image starts in what `markers` counts.
-    """
+    """Returns the header of an image that is certain to be decodable."""
     for length in self._known_lengths:
       known = self._known_headers.get(bytes(data[:length]))
       if known is not None:
@@ -105,18 +109,10 @@ class ImageNormalizer:
         return known if is_good else None
     return None
 
-  def examine(
+  def _examine(
     self, data: bytes, markers: Sequence[int], start: int
   ) -> decoding.UniformImage | decoding.RejectedImage:
-    """Decodes an image unless one of the same encoder was decoded before.
-
-    Args:
-      data: the encoded image.
-      markers: as for `find_known`.
-      start: as for `find_known`.
-    """
-    if data.startswith(png.SIGNATURE):
-      return self._examine_png(data)
+    """Decodes an image unless one of the same encoder was decoded before."""
     header = jpeg.parse_header(data)
     is_simple = (
       header is not None
@@ -190,6 +186,67 @@ def _give_back(
   return result
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Normalized:
+  """The images of a column.
+
+  Attributes:
+    values: those that are left, binary or large_binary.
+    kept: their places in the column.
+    heights: their heights in pixels.
+    widths: their widths in pixels.
+    rejected: why the others are not, by their places.
+  """
+
+  values: pa.Array
+  kept: pa.Array
+  heights: list[int]
+  widths: list[int]
+  rejected: dict[int, decoding.RejectedImage]
+
+
+def _normalize_all(
+  column: pa.Array, normalizer: ImageNormalizer
+) -> _Normalized:
+  """Makes images uniform.
+
+  Args:
+    column: binary, without nulls. Not copied if all go through.
+    normalizer: used for one source shard after another.
+  """
+  heights: list[int] = []
+  widths: list[int] = []
+  values: list[bytes | memoryview] = []
+  kept: list[int] = []
+  rejected: dict[int, decoding.RejectedImage] = {}
+  is_changed = False
+  offsets, buffer = arrays.get_values(column)
+  # (They are looked for in JPEGs; other images would seem to be full of them.)
+  is_jpeg = any(
+    buffer[start : start + 2] == jpeg.START_OF_IMAGE for start in offsets[:-1]
+  )
+  markers = normalizer.find_markers(buffer) if is_jpeg else []
+  for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
+    view = buffer[start:stop]
+    result = normalizer.normalize(view, markers, start)
+    if isinstance(result, decoding.RejectedImage):
+      rejected[i] = result
+      continue
+    is_changed |= result.data is not view
+    values.append(result.data)
+    kept.append(i)
+    heights.append(result.height)
+    widths.append(result.width)
+  places = arrays.from_numpy(np.array(kept, np.int64))
+  if is_changed:
+    # PNGs can be much larger than what they replace: more than 2 GiB a batch
+    # is unlikely, but would overflow the offsets of `binary`.
+    column = arrays.make_binary(values, is_large=True)
+  elif rejected:
+    column = column.take(places)
+  return _Normalized(column, places, heights, widths, rejected)
+
+
 def make_uniform(
   batch: pa.RecordBatch, normalizer: ImageNormalizer, source_shard: str
 ) -> tuple[pa.RecordBatch, list[SkippedRow]]:
@@ -204,55 +261,32 @@ def make_uniform(
     The batch of the rows that are left, with `image_height` and `image_width`
     (int32, pixels) added; and the skipped rows.
   """
-  heights: list[int] = []
-  widths: list[int] = []
-  kept: list[int] = []
-  replaced: dict[int, bytes | memoryview] = {}
-  skipped: list[SkippedRow] = []
-  offsets, buffer = arrays.get_values(batch.column(IMAGE_COLUMN))
-  # (They are looked for in JPEGs; other images would seem to be full of them.)
-  is_jpeg = any(
-    buffer[start : start + 2] == jpeg.START_OF_IMAGE for start in offsets[:-1]
-  )
-  markers = normalizer.find_markers(buffer) if is_jpeg else []
-  for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
-    view = buffer[start:stop]
-    result = normalizer.find_known(view, markers, start)
-    if result is None:
-      data = bytes(view)
-      result = normalizer.examine(data, markers, start)
-      if isinstance(result, decoding.RejectedImage):
-        skipped.append(
-          SkippedRow(
-            source_shard=source_shard,
-            key=batch.column(KEY_COLUMN)[i].as_py(),
-            reason=result.reason,
-            detail=result.detail,
-          )
-        )
-        continue
-      if result.data is not data:
-        replaced[i] = result.data
-    kept.append(i)
-    heights.append(result.height)
-    widths.append(result.width)
-  if replaced:
-    # PNGs can be much larger than what they replace: more than 2 GiB a batch
-    # is unlikely, but would overflow the offsets of `binary`.
-    values = [
-      replaced.get(i, buffer[start:stop])
-      for i, (start, stop) in enumerate(itertools.pairwise(offsets))
-    ]
-    index = batch.schema.get_field_index(IMAGE_COLUMN)
-    column = arrays.make_binary(values, is_large=True)
-    batch = batch.set_column(index, IMAGE_COLUMN, column)
+  found = _normalize_all(batch.column(IMAGE_COLUMN), normalizer)
+  skipped = [
+    SkippedRow(
+      source_shard=source_shard,
+      key=batch.column(KEY_COLUMN)[i].as_py(),
+      reason=rejected.reason,
+      detail=rejected.detail,
+    )
+    for i, rejected in found.rejected.items()
+  ]
+  index = batch.schema.get_field_index(IMAGE_COLUMN)
+  others = batch.remove_column(index)
   if skipped:
-    batch = batch.take(pa.array(kept, pa.int64()))
-  batch = batch.append_column(
-    IMAGE_HEIGHT_COLUMN, pa.array(heights, pa.int32())
-  )
-  batch = batch.append_column(IMAGE_WIDTH_COLUMN, pa.array(widths, pa.int32()))
-  return batch, skipped
+    others = others.take(found.kept)
+  return pa.RecordBatch.from_arrays(
+    [
+      *others.columns,
+      found.values,
+      pa.array(found.heights, pa.int32()),
+      pa.array(found.widths, pa.int32()),
+    ],
+    names=[
+      *others.schema.names,
+      *(IMAGE_COLUMN, IMAGE_HEIGHT_COLUMN, IMAGE_WIDTH_COLUMN),
+    ],
+  ), skipped
 
 
 def make_lists_uniform(
@@ -275,48 +309,32 @@ def make_lists_uniform(
   Returns:
     The batch, and what its rows lack.
   """
-  images = batch.column(column)
-  places = arrays.get_list_offsets(images)
-  values: list[bytes | memoryview] = list(arrays.get_views(images.flatten()))
-  row_of_value = np.repeat(np.arange(batch.num_rows), np.diff(places))
-  lacking: list[IncompleteRow] = []
-  kept: list[int] = []
-  is_changed = False
-  for i, value in enumerate(values):
-    result = normalizer.normalize(value)
-    if isinstance(result, decoding.RejectedImage):
-      names = [batch.column(name).flatten()[i] for name in others]
-      lacking.append(
-        IncompleteRow(
-          source_shard=source_shard,
-          key=batch.column(KEY_COLUMN)[int(row_of_value[i])].as_py(),
-          reason=result.reason,
-          detail=": ".join([*map(str, names), result.detail]),
-        )
-      )
-      continue
-    kept.append(i)
-    is_changed |= result.data is not value
-    values[i] = result.data
+  lists = batch.column(column)
+  found = _normalize_all(lists.flatten(), normalizer)
+  offsets = arrays.get_list_offsets(lists)
+  flat = {name: batch.column(name).flatten() for name in others}
+  lacking = [
+    IncompleteRow(
+      source_shard=source_shard,
+      key=batch.column(KEY_COLUMN)[row].as_py(),
+      reason=rejected.reason,
+      detail=": ".join(
+        [*(str(flat[name][i]) for name in others), rejected.detail]
+      ),
+    )
+    for i, rejected in found.rejected.items()
+    for row in [int(np.searchsorted(offsets, i, "right")) - 1]
+  ]
+  # Where the lists end once the rejected are gone.
+  kept = arrays.to_numpy(found.kept)
+  ends = arrays.from_numpy(np.searchsorted(kept, offsets).astype(np.int32))
+  changed = {column: found.values}
   if lacking:
-    is_kept = np.zeros(len(values), np.int64)
-    is_kept[kept] = 1
-    ends = np.concatenate([[0], np.cumsum(is_kept)])[places]
-    offsets = arrays.from_numpy(ends.astype(np.int32))
-    taken = arrays.from_numpy(np.array(kept, np.int64))
-    for name in others:
-      changed = pa.ListArray.from_arrays(
-        offsets, batch.column(name).flatten().take(taken)
-      )
-      index = batch.schema.get_field_index(name)
-      batch = batch.set_column(index, name, changed)
-  else:
-    offsets = arrays.from_numpy(places.astype(np.int32))
-  if lacking or is_changed:
-    column_values = arrays.make_binary([values[i] for i in kept])
-    changed = pa.ListArray.from_arrays(offsets, column_values)
-    index = batch.schema.get_field_index(column)
-    batch = batch.set_column(index, column, changed)
+    changed |= {name: values.take(found.kept) for name, values in flat.items()}
+  for name, values in changed.items():
+    index = batch.schema.get_field_index(name)
+    made = pa.ListArray.from_arrays(ends, values)
+    batch = batch.set_column(index, name, made)
   return batch, lacking
 
 

@@ -25,28 +25,27 @@ import dataclasses
 import enum
 import functools
 import itertools
-from typing import NamedTuple
+import math
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfds_plugins.encoding import records as records_lib
+from tfds_plugins.encoding import varints
 from tfds_plugins.sources import arrays
 
 # The fields of the messages above, all length-delimited.
 _FIELD_1 = b"\x0a"
 _FIELD_2 = b"\x12"
 _FIELD_3 = b"\x1a"
-# Set in every byte of a varint but the last.
-_MORE = np.uint8(0x80)
 # Most sizes and integers are below it.
 _NUM_TABLED_PIECES = 1 << 12
-# Labels are below it.
-_NUM_TABLED_VARINTS = 1 << 16
 # So many bytes are joined at most at a time: memory that the allocator still has
 # at hand. Fresh pages cost three times the rest.
 _JOINED_BYTES = 8 << 20
+# The offsets of a column reach 2 GiB.
+_PART_BYTES = 1 << 30
 # What the joining of a row costs beside its bytes, in terms of bytes.
 _ROW_BYTES = 256
 # About what a number in a list takes.
@@ -84,18 +83,8 @@ class FeatureSpec:
   is_list: bool = False
 
 
-def varint(value: int) -> bytes:
-  """Returns the base-128 encoding of an unsigned integer."""
-  out = bytearray()
-  while value > 0x7F:
-    out.append((value & 0x7F) | 0x80)
-    value >>= 7
-  out.append(value)
-  return bytes(out)
-
-
 def _delimited(field: bytes, content: bytes) -> bytes:
-  return field + varint(len(content)) + content
+  return field + varints.encode_one(len(content)) + content
 
 
 class ExampleEncoder:
@@ -123,7 +112,7 @@ class ExampleEncoder:
       else:
         self._entries += map(_Values, group)
     self._heads = _PieceTable(
-      lambda sizes: [arrays.make_scalar(_FIELD_1), _pack_integers(sizes)]
+      lambda sizes: [arrays.make_scalar(_FIELD_1), varints.encode(sizes)]
     )
 
   def encode(self, batch: pa.RecordBatch) -> Iterator[records_lib.Records]:
@@ -152,21 +141,22 @@ class ExampleEncoder:
 
   def _cut(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     """Cuts a batch into parts, of which about as much has to be joined."""
-    sizes = np.full(batch.num_rows, _ROW_BYTES, np.int64)
+    joined = np.full(batch.num_rows, _ROW_BYTES, np.int64)
+    total = np.zeros(batch.num_rows, np.int64)
     for spec in self._specs:
       column = batch.column(spec.name)
       if spec.kind is Kind.BYTES:
         value_sizes = _get_value_sizes(column, is_list=spec.is_list)
+        total += value_sizes
         if not records_lib.is_large(int(value_sizes.sum()), batch.num_rows):
-          sizes += value_sizes
+          joined += value_sizes
       elif spec.is_list:
-        sizes += arrays.get_lengths(column) * _LIST_VALUE_BYTES
-    ends = np.cumsum(sizes)
-    num_parts = -(-int(ends[-1]) // _JOINED_BYTES) if len(ends) else 0
+        joined += arrays.get_lengths(column) * _LIST_VALUE_BYTES
+    ends = np.cumsum(joined / _JOINED_BYTES + total / _PART_BYTES)
+    num_parts = math.ceil(ends[-1]) if len(ends) else 0
     start = 0
     for i in range(1, num_parts + 1):
-      limit = int(ends[-1]) * i // num_parts
-      stop = int(np.searchsorted(ends, limit)) + 1
+      stop = int(np.searchsorted(ends, ends[-1] * i / num_parts)) + 1
       if start < stop:  # A large value can be more than a part of its own.
         yield batch.slice(start, stop - start)
       start = max(start, stop)
@@ -247,7 +237,7 @@ class _Integers:
     return self._table.get(arrays.to_numpy(batch.column(self._name)))
 
   def _make(self, numbers: np.ndarray) -> list[records_lib.Pieces]:
-    packed = _pack_integers(numbers)
+    packed = varints.encode(numbers)
     sizes = arrays.from_numpy(arrays.get_sizes(packed))
     return [self._heads.take(sizes), packed]
 
@@ -264,7 +254,7 @@ class _Values:
     self._has_own_fields = spec.is_list and spec.kind is Kind.BYTES
     self._memory = arrays.BinaryBuffer()
     self._value_heads = _PieceTable(
-      lambda sizes: [arrays.make_scalar(_FIELD_1), _pack_integers(sizes)]
+      lambda sizes: [arrays.make_scalar(_FIELD_1), varints.encode(sizes)]
     )
     self._field, self._list_field, self._key = map(
       arrays.make_scalar,
@@ -284,12 +274,12 @@ class _Values:
     elif self._spec.is_list:
       values = _pack(column, self._spec.kind)
     else:
-      values = pc.cast(column, pa.binary())
+      values = arrays.to_binary(column)
     return [*self._heads.get(arrays.get_sizes(values)), values]
 
   def _join_fields(self, column: pa.Array) -> pa.Array:
     """Returns the fields of each row's values, one after the other."""
-    values = pc.cast(column.flatten(), pa.binary())
+    values = arrays.to_binary(column.flatten())
     sizes = arrays.get_sizes(values)
     heads = self._value_heads.get(sizes)
     if records_lib.is_large(int(sizes.sum()), len(sizes)):
@@ -313,20 +303,20 @@ class _Values:
     if self._has_own_fields:
       value_heads = arrays.make_scalar(b"")
     else:
-      value_heads = arrays.join_values(self._field, _pack_integers(sizes))
+      value_heads = arrays.join_values(self._field, varints.encode(sizes))
       if self._spec.is_list:  # One without a value has no values at all.
         has_values = pc.not_equal(arrays.from_numpy(sizes), 0)
         nothing = arrays.make_scalar(b"")
         value_heads = pc.if_else(has_values, value_heads, nothing)
     lists = arrays.get_sizes(value_heads) + sizes
-    list_sizes = _pack_integers(lists)
+    list_sizes = varints.encode(lists)
     features = 1 + arrays.get_sizes(list_sizes) + lists
-    feature_sizes = _pack_integers(features)
+    feature_sizes = varints.encode(features)
     entries = (
       features + arrays.get_sizes(feature_sizes) + len(self._key.as_py())
     )
     return [
-      *(self._field, _pack_integers(entries)),
+      *(self._field, varints.encode(entries)),
       *(self._key, feature_sizes),
       *(self._list_field, list_sizes),
       value_heads,
@@ -354,83 +344,7 @@ def _pack(column: pa.Array, kind: Kind) -> pa.Array:
   if kind is Kind.FLOAT:
     packed = _to_float32(values).view(np.uint8)
     return arrays.from_parts(packed, offsets * 4)
-  return _pack_integers(values, offsets)
-
-
-def _pack_integers(
-  values: np.ndarray, offsets: np.ndarray | None = None
-) -> pa.Array:
-  """Returns the varints of each row.
-
-  Args:
-    values: (n,) integers; negative ones are encoded as 64 bits.
-    offsets: (num_rows + 1,) integers: the values of row i are
-      `values[offsets[i] : offsets[i + 1]]`. None for one in each row.
-
-  Returns:
-    A `binary` array of num_rows values.
-  """
-  numbers = values.astype(np.int64, copy=False).view(np.uint64)
-  if len(numbers) and numbers.max() < _NUM_TABLED_VARINTS:
-    table = _get_varint_table()
-    sizes = table.sizes[numbers]
-    is_used = table.is_used[numbers].view(np.bool_)
-    packed = table.data[numbers].view(np.uint8)[is_used]
-  else:
-    packed, sizes = _encode_varints(numbers)
-  ends = np.zeros(len(numbers) + 1, np.int64)
-  np.cumsum(sizes, out=ends[1:])
-  return arrays.from_parts(packed, ends if offsets is None else ends[offsets])
-
-
-def _encode_varints(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Encodes (n,) uint64 numbers, and returns the bytes and the sizes."""
-  sizes = np.ones(len(numbers), np.int64)
-  rest = numbers >> 7
-  while rest.any():
-    sizes += rest != 0
-    rest = rest >> 7
-  places = np.cumsum(sizes) - sizes
-  packed = np.empty(int(sizes.sum()), np.uint8)
-  left_sizes = sizes
-  for i in range(int(sizes.max(initial=0))):
-    left = left_sizes > i + 1
-    packed[places + i] = (numbers & 0x7F).astype(np.uint8) | left * _MORE
-    numbers, left_sizes, places = (
-      numbers[left] >> 7,
-      left_sizes[left],
-      places[left],
-    )
-  return packed, sizes
-
-
-class _VarintTable(NamedTuple):
-  """The varints of small numbers, by number.
-
-  Attributes:
-    data: (_NUM_TABLED_VARINTS,) uint32: the bytes, filled up with zeros.
-    is_used: (_NUM_TABLED_VARINTS,) uint32: a byte of 1 for each that is used.
-    sizes: (_NUM_TABLED_VARINTS,) uint8.
-  """
-
-  data: np.ndarray
-  is_used: np.ndarray
-  sizes: np.ndarray
-
-
-@functools.cache
-def _get_varint_table() -> _VarintTable:
-  packed, sizes = _encode_varints(
-    np.arange(_NUM_TABLED_VARINTS, dtype=np.uint64)
-  )
-  is_used = np.arange(4) < sizes[:, None]
-  data = np.zeros((_NUM_TABLED_VARINTS, 4), np.uint8)
-  data[is_used] = packed
-  return _VarintTable(
-    data.view(np.uint32)[:, 0],
-    is_used.view(np.uint32)[:, 0],
-    sizes.astype(np.uint8),
-  )
+  return varints.encode(values, offsets)
 
 
 def _to_float32(numbers: np.ndarray) -> np.ndarray:

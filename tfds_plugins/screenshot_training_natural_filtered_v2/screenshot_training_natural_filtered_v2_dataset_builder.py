@@ -24,6 +24,7 @@ from tfds_plugins.sources.screenshots import layout as layout_lib
 from tfds_plugins.sources.screenshots import question_plan
 from tfds_plugins.sources.screenshots import question_source
 from tfds_plugins.sources.screenshots import tile_index
+from tfds_plugins.sources.screenshots import tile_scan
 from tfds_plugins.sources.screenshots import tile_source
 
 _SPLITS = ("train", "eval", "test")
@@ -205,7 +206,7 @@ for lite_query, none for tiles.
       )
       for split in (() if self._is_tiles else _SPLITS)
     }
-    index = tile_index.make_index(layout.tars, self._read_indexes())
+    index = tile_scan.make_index(layout.tars, self._read_indexes())
     tile_index.write_index(index, self.data_path / tile_index.INDEX_FILENAME)
     if self._is_tiles:
       source = tile_source.check_source(

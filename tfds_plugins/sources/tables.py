@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from collections.abc import Iterator
 from collections.abc import Sequence
-import concurrent.futures
 import dataclasses
 
 from etils import epath
@@ -19,12 +18,13 @@ import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
+from tfds_plugins.sources import bad_rows
+from tfds_plugins.sources import checking
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import folders
 from tfds_plugins.sources import parquet_files
 from tfds_plugins.sources.rows import BAD_METADATA
 from tfds_plugins.sources.rows import KEY_COLUMN
-from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import Source
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceShard
@@ -135,22 +135,16 @@ def iter_batches(
     num_rows = found.num_rows
     columns, bad = columns_lib.cast_batch(found, wanted)
     keys = arrays.from_numpy(np.arange(start, start + num_rows))
-    rows = pa.RecordBatch.from_arrays(
-      [keys.cast(pa.string()), *columns], names=[KEY_COLUMN, *wanted.names]
+    rows, skipped = bad_rows.leave_out(
+      pa.RecordBatch.from_arrays(
+        [keys.cast(pa.string()), *columns], names=[KEY_COLUMN, *wanted.names]
+      ),
+      {i: (BAD_METADATA, detail) for i, detail in bad.items()},
+      shard.name,
     )
-    if bad:
-      rows = rows.filter(pa.array([i not in bad for i in range(num_rows)]))
     yield SourceBatch(
       rows=rows,
-      skipped=[
-        SkippedRow(
-          source_shard=shard.name,
-          key=str(start + i),
-          reason=BAD_METADATA,
-          detail=detail,
-        )
-        for i, detail in sorted(bad.items())
-      ],
+      skipped=skipped,
       num_rows=num_rows,
       missing_columns=[n for n in wanted.names if n not in found.schema.names],
     )
@@ -181,23 +175,11 @@ def _check_files(
   paths: Sequence[epath.Path], wanted: pa.Schema, required: Collection[str]
 ) -> list[TableShard]:
   """Looks at the footers and a few rows of all files."""
-
-  def check(path: epath.Path) -> TableShard | str:
-    try:
-      return _check_file(path, wanted, required)
-    except errors.SourceError as e:
-      return str(e)
-
-  with concurrent.futures.ThreadPoolExecutor(
-    parquet_files.NUM_SAMPLING_THREADS
-  ) as pool:
-    checked = list(pool.map(check, paths))
-  problems: list[errors.Problem | str] = [
-    found for found in checked if isinstance(found, str)
-  ]
-  if problems:
-    raise errors.SourceError(errors.describe(problems))
-  return [found for found in checked if isinstance(found, TableShard)]
+  return checking.check_all(
+    lambda path: _check_file(path, wanted, required),
+    paths,
+    num_threads=parquet_files.NUM_SAMPLING_THREADS,
+  )
 
 
 def _check_file(

@@ -10,6 +10,7 @@ import pytest
 
 from tfds_plugins import errors
 from tfds_plugins.sources.screenshots import tile_index
+from tfds_plugins.sources.screenshots import tile_scan
 
 _NAMES = st.text("abö/.x", min_size=1, max_size=120).filter(
   lambda name: not name.endswith("/")
@@ -34,7 +35,7 @@ def test_the_offsets_are_those_of_the_content(
 ):
   path = epath.Path(tmp_path_factory.mktemp("tars")) / "shard_000.tar"
   write(path, members, tar_format)
-  index = tile_index.make_index([path], [])
+  index = tile_scan.make_index([path])
   data = path.read_bytes()
   found = {
     row["member"]: data[row["offset"] : row["offset"] + row["size"]]
@@ -59,7 +60,7 @@ def tars(tmp_path):
 
 
 def test_tars_are_in_the_order_of_their_numbers(tars):
-  index = tile_index.make_index(tars[::-1], [])
+  index = tile_scan.make_index(tars[::-1])
   assert [tar.name for tar in index.tars] == [path.name for path in tars]
   rows = index.find(["shard_10/7.png", "shard_3/0.png", "shard_3/4.png"])
   numbers = index.table.column("tar").to_pylist()
@@ -70,7 +71,7 @@ def test_tars_are_in_the_order_of_their_numbers(tars):
 
 def test_an_index_is_read_as_it_was_written(tars, tmp_path):
   path = epath.Path(tmp_path) / "index.arrow"
-  index = tile_index.make_index(tars, [])
+  index = tile_scan.make_index(tars)
   tile_index.write_index(index, path)
   found = tile_index.read_index(path)
   assert found.tars == index.tars
@@ -79,7 +80,7 @@ def test_an_index_is_read_as_it_was_written(tars, tmp_path):
 
 def test_an_index_of_nothing(tmp_path):
   path = epath.Path(tmp_path) / "index.arrow"
-  tile_index.write_index(tile_index.make_index([], []), path)
+  tile_index.write_index(tile_scan.make_index([]), path)
   found = tile_index.read_index(path)
   assert found.tars == []
   assert found.find(["x"]).tolist() == [-1]
@@ -87,31 +88,44 @@ def test_an_index_of_nothing(tmp_path):
 
 @pytest.mark.parametrize("flip", [1, 0x80, 0xFF])
 def test_a_damaged_index_is_none(tars, tmp_path, flip):
-  """Or says what is true, where the bit did not matter."""
   path = epath.Path(tmp_path) / "index.arrow"
-  index = tile_index.make_index(tars[:3], [])
+  index = tile_scan.make_index(tars[:3])
   tile_index.write_index(index, path)
   data = path.read_bytes()
   for position in range(0, len(data), 7):
     damaged = bytearray(data)
     damaged[position] ^= flip
     path.write_bytes(bytes(damaged))
-    found = tile_index.read_index(path)
-    assert found is None or isinstance(found, tile_index.TileIndex)
+    assert tile_index.read_index(path) is None
   for size in range(0, len(data), 11):
     path.write_bytes(data[:size])
     assert tile_index.read_index(path) is None
 
 
+def test_the_last_of_equal_members_counts(tars, tmp_path):
+  """Also once the tar that has it is gone, and its index is taken again."""
+  late = epath.Path(tmp_path) / "shard_50.tar"
+  write(late, [("shard_3/1.png", b"late")])
+  index = tile_scan.make_index([*tars, late])
+  [row] = index.find(["shard_3/1.png"])
+  assert index.table.column("tar")[int(row)].as_py() == 11
+  assert len(index.list_rows(3)) == 4
+  assert len(index.list_rows(3, only_last=True)) == 3
+  without = tile_scan.make_index(tars, [index])
+  [row] = without.find(["shard_3/1.png"])
+  assert without.table.column("tar")[int(row)].as_py() == 3
+  assert len(without.list_rows(3, only_last=True)) == 4
+
+
 def test_every_truncation_of_a_tar(tars, tmp_path):
   data = tars[4].read_bytes()
-  whole = tile_index.make_index([tars[4]], []).table.to_pylist()
+  whole = tile_scan.make_index([tars[4]]).table.to_pylist()
   path = epath.Path(tmp_path) / "cut" / "shard_4.tar"
   path.parent.mkdir()
   for size in range(0, len(data), 97):
     path.write_bytes(data[:size])
     try:
-      index = tile_index.make_index([path], [])
+      index = tile_scan.make_index([path])
     except errors.SourceError:
       assert size < 512
       continue

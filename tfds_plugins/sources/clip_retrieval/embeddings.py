@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from tfds_plugins.sources import arrays
+from tfds_plugins.sources import bad_rows
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import parquet_files
 from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources.clip_retrieval.partitions import EmbeddingPartition
 from tfds_plugins.sources.rows import BAD_METADATA
 from tfds_plugins.sources.rows import KEY_COLUMN
-from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
 
@@ -89,18 +89,14 @@ def _join(
   columns, bad = columns_lib.cast_batch(metadata, wanted)
   reasons |= {i: (BAD_METADATA, detail) for i, detail in bad.items()}
   keys = arrays.from_numpy(np.arange(start, start + num_rows))
-  rows = pa.RecordBatch.from_arrays(
-    [keys.cast(pa.string()), *found, *columns],
-    names=[KEY_COLUMN, IMAGE_VECTOR_COLUMN, TEXT_VECTOR_COLUMN, *wanted.names],
+  names = [KEY_COLUMN, IMAGE_VECTOR_COLUMN, TEXT_VECTOR_COLUMN, *wanted.names]
+  rows, skipped = bad_rows.leave_out(
+    pa.RecordBatch.from_arrays(
+      [keys.cast(pa.string()), *found, *columns], names=names
+    ),
+    reasons,
+    name,
   )
-  skipped = [
-    SkippedRow(
-      source_shard=name, key=str(start + i), reason=reason, detail=detail
-    )
-    for i, (reason, detail) in sorted(reasons.items())
-  ]
-  if skipped:
-    rows = rows.filter(pa.array([i not in reasons for i in range(num_rows)]))
   return SourceBatch(
     rows=rows,
     skipped=skipped,

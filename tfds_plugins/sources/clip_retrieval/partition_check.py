@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-import concurrent.futures
-from typing import cast
 
 import pyarrow as pa
 
 from tfds_plugins import errors
+from tfds_plugins.sources import checking
 from tfds_plugins.sources import folders
 from tfds_plugins.sources import parquet_files
 from tfds_plugins.sources.clip_retrieval import npy
@@ -46,21 +45,11 @@ def check_source(
     errors.SourceError: vectors of another length, files of one partition that
       differ in their number of rows, or damaged ones; all of them are named.
   """
-
-  def look_at(files: PartitionFiles) -> EmbeddingPartition | str:
-    try:
-      return _make_partition(files, dim, wanted, advise_dim)
-    except errors.SourceError as e:
-      return str(e)
-
-  with concurrent.futures.ThreadPoolExecutor(
-    parquet_files.NUM_SAMPLING_THREADS
-  ) as pool:
-    found = list(pool.map(look_at, listing.complete))
-  problems = [problem for problem in found if isinstance(problem, str)]
-  if problems:
-    raise errors.SourceError(errors.describe(problems))
-  shards = cast(list[EmbeddingPartition], found)
+  shards = checking.check_all(
+    lambda files: _make_partition(files, dim, wanted, advise_dim),
+    listing.complete,
+    num_threads=parquet_files.NUM_SAMPLING_THREADS,
+  )
   notes = []
   if listing.incomplete:
     names = [

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
+from tfds_plugins.sources import bad_rows
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import folders
 from tfds_plugins.sources import parquet_files
@@ -25,7 +26,6 @@ from tfds_plugins.sources.img2dataset.shards import ImageShard
 from tfds_plugins.sources.rows import BAD_METADATA
 from tfds_plugins.sources.rows import IMAGE_COLUMN
 from tfds_plugins.sources.rows import KEY_COLUMN
-from tfds_plugins.sources.rows import SkippedRow
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
 
@@ -124,38 +124,26 @@ def _make_batch(
   status, _ = columns_lib.cast_batch(found, _STATUS_COLUMNS)
   keys, statuses, messages = (arrays.fill_null(c, "") for c in status)
   sizes = arrays.fill_null(pc.binary_length(images), -1)
-  is_kept = []
-  skipped = []
+  reasons: dict[int, tuple[str, str]] = {}
   for i, (text, size) in enumerate(
     zip(statuses.to_pylist(), sizes.to_pylist())
   ):
     if text != parquet_rows.SUCCESS:
-      problem = parquet_rows.explain_status(text, messages[i].as_py())
+      reasons[i] = parquet_rows.explain_status(text, messages[i].as_py())
     elif size < 0:
-      problem = (samples_lib.NO_IMAGE, "a success without an image")
+      reasons[i] = (samples_lib.NO_IMAGE, "a success without an image")
     elif size > samples_lib.MAX_IMAGE_BYTES:
-      problem = samples_lib.describe_large(size)
+      reasons[i] = samples_lib.describe_large(size)
     elif i in bad:
-      problem = (BAD_METADATA, bad[i])
-    else:
-      problem = None
-    is_kept.append(problem is None)
-    if problem is not None:
-      reason, detail = problem
-      skipped.append(
-        SkippedRow(
-          source_shard=shard_name,
-          key=keys[i].as_py(),
-          reason=reason,
-          detail=detail,
-        )
-      )
-  rows = pa.RecordBatch.from_arrays(
-    [keys, images, *metadata],
-    names=[KEY_COLUMN, IMAGE_COLUMN, *wanted.names],
+      reasons[i] = (BAD_METADATA, bad[i])
+  rows, skipped = bad_rows.leave_out(
+    pa.RecordBatch.from_arrays(
+      [keys, images, *metadata],
+      names=[KEY_COLUMN, IMAGE_COLUMN, *wanted.names],
+    ),
+    reasons,
+    shard_name,
   )
-  if skipped:
-    rows = rows.filter(pa.array(is_kept))
   return SourceBatch(
     rows=rows,
     skipped=skipped,

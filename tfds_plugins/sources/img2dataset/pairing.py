@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
+from tfds_plugins.sources import bad_rows
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources.img2dataset import json_rows
 from tfds_plugins.sources.img2dataset import parquet_rows
@@ -143,12 +144,12 @@ class _Join:
       ],
       names=[KEY_COLUMN, IMAGE_COLUMN, *self._wanted.names],
     )
-    if bad:
-      skipped += [
-        self._skip(kept[i].name, BAD_METADATA, detail)
-        for i, detail in sorted(bad.items())
-      ]
-      batch = batch.filter(pa.array([i not in bad for i in range(len(kept))]))
+    batch, rejected = bad_rows.leave_out(
+      batch,
+      {i: (BAD_METADATA, detail) for i, detail in bad.items()},
+      self._shard.name,
+    )
+    skipped += rejected
     return SourceBatch(
       rows=batch,
       skipped=skipped,

@@ -62,9 +62,7 @@ def iter_batches(
     errors.SourceError: a file is not what it was when it was looked over.
   """
   shard = source_slice.shard
-  index = tile_index.read_index(epath.Path(shard.index_path))
-  if index is None:
-    raise errors.SourceError(f"The index {shard.index_path} cannot be read.")
+  index = tile_index.load_index(epath.Path(shard.index_path))
   dataset_dir = epath.Path(shard.dataset_dir)
   finder = tile_reader.TileFinder(dataset_dir, index)
   order = row_order.read_order(

@@ -106,7 +106,9 @@ class TileFinder:
     A tar that does not end as it should has one more: what may be missing.
     """
     table = self._index.table
-    rows = table.take(arrays.from_numpy(self._index.list_rows(number)))
+    rows = table.take(
+      arrays.from_numpy(self._index.list_rows(number, only_last=True))
+    )
     rows = rows.sort_by("offset")
     members = rows.column("member").to_pylist()
     places = zip(*(rows.column(name).to_pylist() for name in _PLACE_COLUMNS))

@@ -68,7 +68,7 @@ def check_source(
   dataset_dir = str(layout.dataset_dir)
   shards = []
   for i, tar in enumerate(index.tars):
-    rows = index.list_rows(i)
+    rows = index.list_rows(i, only_last=True)
     sizes = arrays.to_numpy(index.table.column("size").combine_chunks())
     shards.append(
       TileShard(
@@ -133,9 +133,7 @@ def iter_batches(
   """
   shard = source_slice.shard
   dataset_dir = epath.Path(shard.dataset_dir)
-  index = tile_index.read_index(epath.Path(shard.index_path))
-  if index is None:
-    raise errors.SourceError(f"The index {shard.index_path} cannot be read.")
+  index = tile_index.load_index(epath.Path(shard.index_path))
   if shard.tar < 0:
     tiles = _list_folder(dataset_dir, shard.name)
   else:
@@ -209,7 +207,7 @@ def _list_folder(
       # (A linked folder could lead anywhere, and in circles.)
       is_folder = child.is_dir() and not os.path.islink(child)
       (pending if is_folder else paths).append(path)
-  nowhere = tile_index.TileIndex([], tile_index.EMPTY_TABLE)
+  nowhere = tile_index.TileIndex([], tile_index.SCHEMA.empty_table())
   refused = {path: _find_problem(path) for path in sorted(paths)}
   found = tile_reader.TileFinder(dataset_dir, nowhere).find(
     path for path, problem in refused.items() if problem is None
