@@ -139,13 +139,15 @@ def make_table(folder: pathlib.Path) -> tuple[pathlib.Path, Callable]:
   write(metadata.drop(columns="status"), path)
 
   def read():
-    source = tables.find_source(
-      epath.Path(folder),
-      dataset="dataset",
-      config="config",
-      wanted=WANTED,
-      required=["caption"],
-      instructions="",
+    source = tables.check_source(
+      tables.list_tables(
+        epath.Path(folder),
+        dataset="dataset",
+        config="config",
+        instructions="",
+      ),
+      WANTED,
+      ["caption"],
     )
     return read_rows(source, tables.iter_batches)
 

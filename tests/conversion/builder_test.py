@@ -256,6 +256,21 @@ def test_every_reason_is_shown_if_all_rows_are_skipped(tmp_path):
   ]
 
 
+def make_task(folder, split, shard_index, piece):
+  """Returns a task that has been run."""
+  task = task_lib.Task(
+    recipe=None,
+    sources=[piece],
+    split=split,
+    shard_index=shard_index,
+    fingerprint=f"{shard_index}",
+    work_dir=str(folder),
+    file_format="tfrecord",
+  )
+  task.output_path.write_bytes(b"")
+  return task
+
+
 def test_parts_of_the_source_that_no_receipt_has_are_an_error(tmp_path):
   pieces = [
     SourceSlice(
@@ -265,18 +280,7 @@ def test_parts_of_the_source_that_no_receipt_has_are_an_error(tmp_path):
   ]
   tasks, done = [], []
   for i, piece in enumerate(pieces):
-    (tmp_path / f"{i}").write_bytes(b"")
-    tasks.append(
-      task_lib.Task(
-        recipe=None,
-        sources=[piece],
-        split="train",
-        shard_index=i,
-        output_path=str(tmp_path / f"{i}"),
-        ledger_path="",
-        file_format="tfrecord",
-      )
-    )
+    tasks.append(make_task(tmp_path, "train", i, piece))
     done.append(make_receipt(i, [piece]))
   template = naming.ShardedFileTemplate(
     data_dir=tmp_path,
@@ -300,22 +304,13 @@ def test_parts_of_the_source_that_no_receipt_has_are_an_error(tmp_path):
 def test_a_split_without_examples_is_accounted_for_as_well(tmp_path):
   shard = SourceShard(name="a", length=10, size_bytes=100)
   piece = SourceSlice(shard=shard, start=0, stop=10)
-  task = task_lib.Task(
-    recipe=None,
-    sources=[piece],
-    split="test",
-    shard_index=0,
-    output_path=str(tmp_path / "0"),
-    ledger_path="",
-    file_format="tfrecord",
-  )
+  task = make_task(tmp_path, "test", 0, piece)
   template = naming.ShardedFileTemplate(
     data_dir=tmp_path,
     dataset_name="x",
     split="test",
     filetype_suffix="tfrecord",
   )
-  (tmp_path / "0").write_bytes(b"")
   skipped = {"failed_to_download": 10}
   receipt = dataclasses.replace(
     make_receipt(0, [piece]), num_examples=0, skipped=skipped
@@ -335,7 +330,7 @@ def test_a_split_without_examples_is_accounted_for_as_well(tmp_path):
     )
     is None
   )
-  assert list(tmp_path.iterdir()) == []
+  assert [path.name for path in tmp_path.iterdir()] == ["test-0.records"]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -353,7 +348,8 @@ def test_a_broken_shard_stops_the_build_with_its_name(tmp_path, num_workers):
 
   assert "A key occurs more than once in the shard" in str(e.value)
   assert str(manual_dir / "00004.tar") in str(e.value)
-  assert not list((tmp_path / "data/laion400m/images").iterdir())
+  (left,) = (tmp_path / "data/laion400m/images").iterdir()
+  assert left.name == "2.0.0.unfinished"
 
 
 @pytest.mark.parametrize(
@@ -444,6 +440,8 @@ def make_receipt(shard_index, sources, **counts):
       "num_examples": 10,
       "skipped": {},
       "num_bytes": 0,
+      "file_bytes": 0,
+      "fingerprint": f"{shard_index}",
       "missing_columns": [],
       **counts,
     },

@@ -18,6 +18,8 @@ def make_receipt(index):
     num_examples=1000,
     skipped={"empty_image": 500},
     num_bytes=3_000_000,
+    file_bytes=3_016_000,
+    fingerprint="",
     missing_columns=[],
   )
 

@@ -224,6 +224,7 @@ def test_nothing_but_the_dataset_and_its_accounts_is_left(data_dir):
     "features.json",
     "shard_receipts.jsonl",
     "skipped_rows.parquet",
+    "source_shards.json",
     "tile_index.arrow",
   }
 

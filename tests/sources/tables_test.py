@@ -22,13 +22,15 @@ def write(folder, number, ids, **columns):
 
 
 def find(folder):
-  return tables.find_source(
-    epath.Path(folder),
-    dataset="dataset",
-    config="config",
-    wanted=WANTED,
-    required=["id"],
-    instructions="Fetch it.",
+  return tables.check_source(
+    tables.list_tables(
+      epath.Path(folder),
+      dataset="dataset",
+      config="config",
+      instructions="Fetch it.",
+    ),
+    WANTED,
+    ["id"],
   )
 
 

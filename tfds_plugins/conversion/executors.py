@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
-import dataclasses
 import multiprocessing
 import os
 import sys
@@ -44,7 +43,8 @@ def run_tasks(
 
   Raises:
     errors.SourceError: of all tasks that were running when the first failed.
-    errors.ConversionError: a worker process died.
+    errors.ConversionError: a file could not be read or written, or a worker
+      process died, and once more when it was run alone.
   """
   num_workers = min(options.num_workers or _choose_workers(tasks), len(tasks))
   if multiprocessing.current_process().daemon and num_workers > 1:
@@ -74,9 +74,7 @@ def run_until(
     The receipts of the tasks that were run.
   """
   for task in tasks:
-    receipt = task_lib.run_task(
-      dataclasses.replace(task, max_examples=max_examples)
-    )
+    receipt = task_lib.run_task(task_lib.limit(task, max_examples))
     yield receipt
     max_examples -= receipt.num_examples
     if not max_examples:
@@ -86,20 +84,62 @@ def run_until(
 def _run_in_pool(
   tasks: Sequence[task_lib.Task], num_workers: int
 ) -> Iterator[ShardReceipt]:
-  """Runs tasks in processes that import neither TensorFlow nor `__main__`."""
+  """Runs tasks in processes that import neither TensorFlow nor `__main__`.
+
+  When a worker is killed, by the system for want of memory as a rule, the tasks
+  that were running are run again, one by one: there is more memory for one, and
+  a task that is the cause of it can be named.
+  """
+  pending = iter(tasks)
+  while True:
+    suspects: list[task_lib.Task] = []
+    yield from _run_together(pending, num_workers, suspects)
+    if not suspects:
+      return
+    logging.warning(
+      "A worker process died. The source shards that were being converted (%s)"
+      " are converted again, one by one.",
+      task_lib.describe_sources(suspects),
+    )
+    for task in sorted(suspects, key=lambda task: task.shard_index):
+      still_suspect: list[task_lib.Task] = []
+      yield from _run_together(iter([task]), 1, still_suspect)
+      if still_suspect:
+        raise _worker_died(task)
+
+
+def _run_together(
+  pending: Iterator[task_lib.Task],
+  num_workers: int,
+  suspects: list[task_lib.Task],
+) -> Iterator[ShardReceipt]:
+  """Runs tasks until there are none, or a worker dies.
+
+  Args:
+    pending: the tasks.
+    num_workers: how many workers.
+    suspects: gets the tasks that were running when a worker died.
+
+  Yields:
+    The receipts.
+  """
   pool = loky.ProcessPoolExecutor(
     num_workers, initializer=_start_worker, initargs=(os.getpid(),)
   )
   running: dict[concurrent.futures.Future, task_lib.Task] = {}
-  pending = iter(tasks)
   problems: list[str] = []
   try:
     while True:
-      while not problems and len(running) < num_workers * _TASKS_PER_WORKER:
+      room = num_workers * _TASKS_PER_WORKER
+      while not problems and not suspects and len(running) < room:
         task = next(pending, None)
         if task is None:
           break
-        running[pool.submit(task_lib.run_task, task)] = task
+        try:
+          running[pool.submit(task_lib.run_task, task)] = task
+        except process_executor.BrokenProcessPool:
+          suspects.append(task)
+          break
       if not running:
         break
       done, _ = concurrent.futures.wait(
@@ -110,8 +150,8 @@ def _run_in_pool(
           receipt = future.result()
         except errors.SourceError as e:
           problems.append(str(e))
-        except process_executor.BrokenProcessPool as e:
-          raise _worker_died(list(running.values()), e) from e
+        except process_executor.BrokenProcessPool:
+          suspects.append(running[future])
         else:
           yield receipt
         del running[future]
@@ -152,19 +192,16 @@ def _start_worker(parent: int) -> None:
   pa.set_io_thread_count(1)
 
 
-def _worker_died(
-  tasks: Sequence[task_lib.Task], error: BaseException
-) -> errors.ConversionError:
-  names = sorted({part.shard.name for task in tasks for part in task.sources})
+def _worker_died(task: task_lib.Task) -> errors.ConversionError:
   problem = errors.Problem(
-    what="A worker process died.",
-    where=f"while converting one of the source shards {', '.join(names)}",
+    what="A worker process died twice while it converted the same shard.",
+    where=f"source shard {task_lib.describe_sources([task])}",
     expected="a worker that returns a receipt or an error",
-    found=str(error).splitlines()[0],
+    found="the process was gone, the second time with no other beside it",
     to_do=(
-      "If the system ran out of memory, use fewer workers"
-      " (num_workers=...). The first of these shards that fails with"
-      " num_workers=1 as well is the cause."
+      "The system kills what takes too much memory: look into its log (dmesg),"
+      " and close what else takes memory. num_workers=1 converts without"
+      " workers. What has been converted is kept."
     ),
   )
   return errors.ConversionError(str(problem))

@@ -14,6 +14,7 @@ from tfds_plugins import errors
 from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import receipts as receipts_lib
 from tfds_plugins.conversion import summary
+from tfds_plugins.conversion import work_dir
 from tfds_plugins.conversion.task import Task
 from tfds_plugins.sources.rows import SourceShard
 
@@ -30,7 +31,7 @@ def finalize_split(
   *,
   may_be_empty: bool = False,
 ) -> splits_lib.SplitInfo | None:
-  """Checks the accounts and gives the output shards their final names.
+  """Checks the accounts and puts the output shards under their final names.
 
   Args:
     tasks: the tasks of one split that were run, in order.
@@ -39,7 +40,7 @@ def finalize_split(
     shards: the source shards of the split, in order, where all of them were to
       be converted; None where only the first examples were.
     may_be_empty: whether the split may be without examples. TFDS has no such
-      splits: its files are removed.
+      splits: its files are left where they are.
 
   Returns:
     What TFDS needs to know of the split; None if it has no examples.
@@ -67,15 +68,14 @@ def finalize_split(
   lengths = [receipt.num_examples for receipt in receipts]
   if not sum(lengths):
     if may_be_empty:
-      for task in tasks:
-        epath.Path(task.output_path).unlink()
       return None
     raise _no_examples_error(tasks, receipts)
   for task in tasks:
-    epath.Path(task.output_path).replace(
+    work_dir.give(
+      task.output_path,
       filename_template.sharded_filepath(
         shard_index=task.shard_index, num_shards=len(tasks)
-      )
+      ),
     )
   return splits_lib.SplitInfo(
     name=tasks[0].split,
@@ -102,10 +102,8 @@ def write_accounts(
   ) as ledger:
     for task, receipt in zip(tasks, receipts, strict=True):
       if receipt.has_ledger:
-        path = epath.Path(task.ledger_path)
-        for batch in receipts_lib.iter_ledger(path):
+        for batch in receipts_lib.iter_ledger(task.ledger_path):
           ledger.add_batch(batch)
-        path.unlink()
   lines = "".join(receipt.to_json() + "\n" for receipt in receipts)
   (data_dir / receipts_lib.RECEIPTS_FILENAME).write_text(lines)
 
@@ -154,7 +152,7 @@ def _find_skipped(
     }
     if not lacking:
       continue
-    for batch in receipts_lib.iter_ledger(epath.Path(task.ledger_path)):
+    for batch in receipts_lib.iter_ledger(task.ledger_path):
       for reason in sorted(lacking):
         rows = batch.filter(pc.equal(batch.column("reason"), reason))
         num_lacking = wanted[reason] - len(found[reason])

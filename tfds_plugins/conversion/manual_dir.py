@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from etils import epath
-import pyarrow as pa
 import tensorflow_datasets as tfds
 
 from tfds_plugins import dataset_names
 from tfds_plugins.sources import tables
 from tfds_plugins.sources.img2dataset import listing
-from tfds_plugins.sources.img2dataset import source as img2dataset
 from tfds_plugins.sources.rows import Source
 
 
@@ -28,58 +25,47 @@ def get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
     return epath.Path(dl_manager._manual_dir or "")  # pylint: disable=protected-access
 
 
-def find_images(
-  builder: Any, dl_manager: tfds.download.DownloadManager
-) -> Source:
-  """Finds what img2dataset downloaded for a builder's config.
+def list_images(builder: Any, manual_dir: epath.Path) -> listing.Listing:
+  """Lists what img2dataset downloaded for a builder's config.
 
   Args:
     builder: the `tfds.core.DatasetBuilder`.
-    dl_manager: knows the folder.
+    manual_dir: the folder that the user named.
 
   Returns:
-    The source; `img2dataset.source.iter_batches` reads it.
+    The shards; `img2dataset.source.check_source` makes them ready.
 
   Raises:
-    errors.ManualDirError: there is none.
-    errors.SourceError: shards are damaged.
+    errors.ManualDirError: there are none.
+    errors.SourceError: there is nothing but damaged ones.
   """
-  found = listing.find_shards(
-    get_manual_dir(dl_manager),
+  return listing.find_shards(
+    manual_dir,
     dataset=builder.name,
     config=builder._config_name,
     other_datasets=set(dataset_names.DATASETS) - {builder.name},
     instructions=builder.MANUAL_DOWNLOAD_INSTRUCTIONS,
   )
-  return img2dataset.check_source(found)
 
 
-def find_tables(
-  builder: Any,
-  dl_manager: tfds.download.DownloadManager,
-  wanted: pa.Schema,
-  required: Collection[str],
-) -> Source:
-  """Finds the published metadata for a builder's config.
+def list_tables(
+  builder: Any, manual_dir: epath.Path
+) -> Source[tables.TableShard]:
+  """Lists the published metadata for a builder's config.
 
   Args:
     builder: the `tfds.core.DatasetBuilder`.
-    dl_manager: knows the folder.
-    wanted: names and types of the columns that the dataset has.
-    required: names of columns without which a file is another one.
+    manual_dir: the folder that the user named.
 
   Returns:
-    The source; `tables.iter_batches` reads it.
+    The source; `tables.check_source` makes it ready.
 
   Raises:
     errors.ManualDirError: there is none.
-    errors.SourceError: files are damaged, or hold something else.
   """
-  return tables.find_source(
-    get_manual_dir(dl_manager),
+  return tables.list_tables(
+    manual_dir,
     dataset=builder.name,
     config=builder._config_name,
-    wanted=wanted,
-    required=required,
     instructions=builder.MANUAL_DOWNLOAD_INSTRUCTIONS,
   )

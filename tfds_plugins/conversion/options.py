@@ -11,10 +11,15 @@ from tfds_plugins import errors
 # find than to convert.
 MIN_SHARD_BYTES = 1 << 20
 
+# What may be done with a dataset whose source has changed.
+UPDATE_ADD = "add"
+UPDATE_SYNC = "sync"
+UPDATES = (UPDATE_ADD, UPDATE_SYNC)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ConversionOptions:
-  """Options of a conversion that do not change its result.
+  """Options of a conversion.
 
   Attributes:
     num_workers: number of worker processes; 1 converts in this process. None
@@ -22,16 +27,23 @@ class ConversionOptions:
       source is so small that it would be converted before they have started.
     verify_manual_files: whether to compare the user's files with the published
       ones first.
+    update: what to do with a dataset that is there: nothing, or one of `UPDATES`.
   """
 
   num_workers: int | None = None
   verify_manual_files: bool = False
+  update: str | None = None
 
   def __post_init__(self) -> None:
     if not isinstance(self.verify_manual_files, bool):
       raise errors.OptionError(
         "verify_manual_files must be True or False, not"
         f" {self.verify_manual_files!r}."
+      )
+    if self.update is not None and self.update not in UPDATES:
+      raise errors.OptionError(
+        f"update must be one of {', '.join(UPDATES)}, or None, not"
+        f" {self.update!r}."
       )
     value = self.num_workers
     if value is None:
@@ -65,4 +77,29 @@ def check_download_config(config: Any) -> None:
   if limit is not None and limit < 0:
     raise errors.OptionError(
       f"max_examples_per_split must not be negative: {limit}."
+    )
+
+
+def check_update(
+  config: Any, options: ConversionOptions, *, is_part: bool
+) -> None:
+  """Checks whether a dataset can be updated.
+
+  Args:
+    config: the `tfds.download.DownloadConfig`.
+    options: their `update` is asked for.
+    is_part: whether the dataset is a part of its source on purpose.
+
+  Raises:
+    errors.OptionError: it cannot.
+  """
+  if config.max_examples_per_split is not None or is_part:
+    raise errors.OptionError(
+      "update: the dataset has a part of its source on purpose"
+      " (max_examples_per_split). Build it with --overwrite."
+    )
+  if options.update == UPDATE_ADD and config.num_shards is not None:
+    raise errors.OptionError(
+      "num_shards: what is added to a dataset gets output shards of its own, so"
+      " their number cannot be chosen. Use update=sync."
     )

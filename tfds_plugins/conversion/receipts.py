@@ -16,6 +16,9 @@ Both lie beside `dataset_info.json` once a dataset is prepared:
     incomplete     object, reason -> how often something was left out of a row
                    that became an example
     num_bytes      integer, the size of all records
+    file_bytes     integer, the size of the output shard's file
+    fingerprint    string, stands for all that its bytes depend on, see
+                   `fingerprints.py`
     missing_columns  list of strings, asked for and not in the source
 `num_rows == num_examples + sum(skipped.values())` in every line.
 
@@ -43,6 +46,7 @@ import pyarrow.parquet as pq
 from tfds_plugins import errors
 from tfds_plugins.sources.rows import LedgerEntry
 from tfds_plugins.sources.rows import SkippedRow
+from tfds_plugins.sources.rows import SourceShard
 from tfds_plugins.sources.rows import SourceSlice
 
 RECEIPTS_FILENAME = "shard_receipts.jsonl"
@@ -73,7 +77,43 @@ class ShardReceipt:
   skipped: Mapping[str, int]
   incomplete: Mapping[str, int] = dataclasses.field(default_factory=dict)
   num_bytes: int
+  file_bytes: int
+  fingerprint: str
   missing_columns: Sequence[str]
+
+  @classmethod
+  def from_json(cls, line: str) -> ShardReceipt:
+    """Returns the receipt of a line that `to_json` made.
+
+    Args:
+      line: the line.
+
+    Returns:
+      The receipt; of its source shards it knows name and length alone.
+
+    Raises:
+      ValueError: the line is damaged.
+    """
+    try:
+      record = json.loads(line)
+      record["sources"] = [
+        SourceSlice(
+          shard=SourceShard(
+            name=part["name"], length=part["length"], size_bytes=0
+          ),
+          start=part["start"],
+          stop=part["stop"],
+        )
+        for part in record["sources"]
+      ]
+      return cls(**record)
+    except (KeyError, TypeError) as e:
+      raise ValueError(f"no receipt: {line[:100]}") from e
+
+  @property
+  def num_ledger_rows(self) -> int:
+    """The number of its rows in the skip ledger."""
+    return self.num_skipped + sum(self.incomplete.values())
 
   @property
   def num_skipped(self) -> int:
@@ -83,7 +123,7 @@ class ShardReceipt:
   @property
   def has_ledger(self) -> bool:
     """Whether there is anything for the skip ledger."""
-    return bool(self.skipped or self.incomplete)
+    return self.num_ledger_rows > 0
 
   def check(self) -> None:
     """Checks that rows, examples and skipped rows agree.
@@ -170,6 +210,12 @@ class LedgerWriter:
       self._writer.write_table(pa.Table.from_batches(self._batches))
     self._batches = []
     self._num_rows = 0
+
+
+def count_ledger_rows(path: epath.Path) -> int:
+  """Returns the number of rows in a ledger."""
+  with path.open("rb") as file:
+    return pq.read_metadata(file).num_rows
 
 
 def iter_ledger(path: epath.Path) -> Iterator[pa.RecordBatch]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import errno
 import uuid
 
 from etils import epath
@@ -20,11 +21,29 @@ from tfds_plugins.encoding import record_files
 from tfds_plugins.encoding import tf_example
 from tfds_plugins.encoding.records import Records
 from tfds_plugins.sources import bad_rows
+from tfds_plugins.sources import folders
+from tfds_plugins.sources import states
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import IncompleteRow
 from tfds_plugins.sources.rows import LedgerEntry
 from tfds_plugins.sources.rows import SourceBatch
 from tfds_plugins.sources.rows import SourceSlice
+
+_RECORDS_SUFFIX = "records"
+_LEDGER_SUFFIX = "skipped"
+RECEIPT_SUFFIX = "receipt"
+_PROBLEM_SUFFIX = "problem"
+# Of the files that a task leaves behind.
+SUFFIXES = (_RECORDS_SUFFIX, _LEDGER_SUFFIX, RECEIPT_SUFFIX, _PROBLEM_SUFFIX)
+# In the names of files that are being written.
+INCOMPLETE_INFIX = ".incomplete."
+_WHAT_FAILED = {
+  errno.ENOSPC: "The disk is full.",
+  errno.EDQUOT: "The disk quota is used up.",
+  errno.EROFS: "The folder cannot be written to.",
+  errno.EACCES: "A file or folder may not be read or written.",
+  errno.ENOENT: "A file or folder is no longer there.",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,8 +55,8 @@ class Task:
     sources: the parts of source shards to convert, in order.
     split: name of the split.
     shard_index: the output shard's number.
-    output_path: the record file to write.
-    ledger_path: the skip ledger to write; no file if nothing was skipped.
+    fingerprint: stands for all that the bytes depend on, see `fingerprints.py`.
+    work_dir: the folder to write to.
     file_format: value of a `tfds.core.FileFormat`.
     max_examples: stop after so many examples; None for all.
   """
@@ -46,16 +65,61 @@ class Task:
   sources: Sequence[SourceSlice]
   split: str
   shard_index: int
-  output_path: str
-  ledger_path: str
+  fingerprint: str
+  work_dir: str
   file_format: str
   max_examples: int | None = None
 
+  @property
+  def output_path(self) -> epath.Path:
+    """The record file to write."""
+    return self._get_path(_RECORDS_SUFFIX)
+
+  @property
+  def ledger_path(self) -> epath.Path:
+    """The skip ledger to write; no file if nothing was skipped."""
+    return self._get_path(_LEDGER_SUFFIX)
+
+  @property
+  def receipt_path(self) -> epath.Path:
+    """The receipt. Once it is there, the other two are complete."""
+    return self._get_path(RECEIPT_SUFFIX)
+
+  @property
+  def problem_path(self) -> epath.Path:
+    """What is wrong with the source, written where nobody waits for an error."""
+    return self._get_path(_PROBLEM_SUFFIX)
+
+  def _get_path(self, suffix: str) -> epath.Path:
+    name = f"{self.split}-{self.fingerprint}.{suffix}"
+    return epath.Path(self.work_dir) / name
+
+
+def limit(task: Task, max_examples: int) -> Task:
+  """Returns a task that stops after so many examples."""
+  return dataclasses.replace(
+    task,
+    max_examples=max_examples,
+    fingerprint=f"{task.fingerprint}-{max_examples}",
+  )
+
+
+def describe_sources(tasks: Sequence[Task]) -> str:
+  """Returns the names of the source shards of some tasks."""
+  names = {part.shard.name: None for task in tasks for part in task.sources}
+  return folders.shorten(list(names))
+
+
+def is_leftover(name: str) -> bool:
+  """Whether a file of this name is of no use to another build."""
+  return INCOMPLETE_INFIX in name or name.endswith(f".{_PROBLEM_SUFFIX}")
+
 
 def run_task(task: Task) -> receipts.ShardReceipt:
-  """Converts the rows of a task.
+  """Converts the rows of a task, unless that has been done.
 
-  Files are written under a name of their own and renamed when complete.
+  Files are written under names of their own and renamed when complete, the
+  receipt as the last.
 
   Args:
     task: what to convert.
@@ -64,42 +128,99 @@ def run_task(task: Task) -> receipts.ShardReceipt:
     The receipt, with its counts checked.
 
   Raises:
-    errors.SourceError: a source shard is not what its format promises.
+    errors.SourceError: a source shard is not what its format promises, or has
+      changed.
     errors.ConversionError: the counts do not agree, or a file could not be
       read or written.
   """
-  output_path = epath.Path(task.output_path)
-  ledger_path = epath.Path(task.ledger_path)
-  suffix = f".incomplete.{uuid.uuid4().hex}"
-  partial_output = output_path.with_name(output_path.name + suffix)
-  partial_ledger = ledger_path.with_name(ledger_path.name + suffix)
+  known = find_receipt(task)
+  if known is not None:
+    return known
+  suffix = f"{INCOMPLETE_INFIX}{uuid.uuid4().hex}"
+  ledger_path, output_path, receipt_path = (
+    path.with_name(path.name + suffix)
+    for path in (task.ledger_path, task.output_path, task.receipt_path)
+  )
   with contextlib.ExitStack() as stack:
-    stack.callback(partial_output.unlink, missing_ok=True)
-    stack.callback(partial_ledger.unlink, missing_ok=True)
+    for path in (ledger_path, output_path, receipt_path):
+      stack.callback(path.unlink, missing_ok=True)
     try:
-      with receipts.LedgerWriter(partial_ledger) as ledger:
+      with receipts.LedgerWriter(ledger_path) as ledger:
         converter = _Converter(task, ledger)
         record_files.write_records(
-          partial_output, task.file_format, converter.iter_records()
+          output_path, task.file_format, converter.iter_records()
         )
-      receipt = converter.make_receipt()
+      _check_unchanged(task)
+      file_bytes, _ = folders.get_identity(output_path)
+      receipt = converter.make_receipt(file_bytes)
       receipt.check()
+      receipt_path.write_text(receipt.to_json())
       if receipt.has_ledger:
-        partial_ledger.replace(ledger_path)
-      partial_output.replace(output_path)
+        ledger_path.replace(task.ledger_path)
+      output_path.replace(task.output_path)
+      receipt_path.replace(task.receipt_path)
     except OSError as e:
       raise _file_error(task, e) from e
   return receipt
 
 
+def find_receipt(task: Task) -> receipts.ShardReceipt | None:
+  """Returns the receipt of a task that has been run; None if it has not.
+
+  What a power cut has left behind is found by the sizes of the files: a file
+  system has written the content of a file before it tells its size.
+  """
+  try:
+    receipt = receipts.ShardReceipt.from_json(task.receipt_path.read_text())
+    if receipt.fingerprint != task.fingerprint:
+      return None
+    if folders.get_identity(task.output_path)[0] != receipt.file_bytes:
+      return None
+    if receipt.has_ledger:
+      num_rows = receipts.count_ledger_rows(task.ledger_path)
+      if num_rows != receipt.num_ledger_rows:
+        return None
+  except (OSError, ValueError):  # (Arrow's errors are ValueErrors.)
+    return None
+  return dataclasses.replace(
+    receipt,
+    split=task.split,
+    shard_index=task.shard_index,
+    sources=task.sources,
+  )
+
+
+def _check_unchanged(task: Task) -> None:
+  """Checks that the source is in the state that it was planned in."""
+  for part in task.sources:
+    shard = part.shard
+    if shard.state and states.describe(shard.list_paths()) != shard.state:
+      problem = errors.Problem(
+        what="A source shard has changed while it was converted.",
+        where=f"source shard {shard.name}: {', '.join(shard.list_paths())}",
+        expected="the files as they were when the build began",
+        found="another size or time of one of them, or that it is gone",
+        to_do=(
+          "Wait until nothing writes to it any more, and build again: all other"
+          " shards that have been converted are kept."
+        ),
+      )
+      raise errors.SourceError(str(problem))
+
+
 def _file_error(task: Task, error: OSError) -> errors.ConversionError:
   names = ", ".join(part.shard.name for part in task.sources)
   problem = errors.Problem(
-    what="A file could not be read or written.",
-    where=f"source shard {names}, to be written to {task.output_path}",
+    what=_WHAT_FAILED.get(
+      error.errno or 0, "A file could not be read or written."
+    ),
+    where=f"source shard {names}, to be written to {task.work_dir}",
     expected="to read the one and to write the other",
     found=f"{type(error).__name__}: {error}",
-    to_do="See to the disk (space, permissions, cables), and build again.",
+    to_do=(
+      "See to the disk (space, permissions, cables), and build again: what has"
+      " been converted is kept."
+    ),
   )
   return errors.ConversionError(str(problem))
 
@@ -131,8 +252,8 @@ class _Converter:
         if self._num_examples == self._task.max_examples:
           return
 
-  def make_receipt(self) -> receipts.ShardReceipt:
-    """Returns the accounts."""
+  def make_receipt(self, file_bytes: int) -> receipts.ShardReceipt:
+    """Returns the accounts, given the size of the record file."""
     return receipts.ShardReceipt(
       split=self._task.split,
       shard_index=self._task.shard_index,
@@ -142,6 +263,8 @@ class _Converter:
       skipped=dict(sorted(self._skipped.items())),
       incomplete=dict(sorted(self._incomplete.items())),
       num_bytes=self._num_bytes,
+      file_bytes=file_bytes,
+      fingerprint=self._task.fingerprint,
       missing_columns=sorted(self._missing_columns),
     )
 

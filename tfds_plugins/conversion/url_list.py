@@ -14,11 +14,12 @@ import dataclasses
 import functools
 from typing import ClassVar
 
+from etils import epath
 import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow_datasets as tfds
 
-from tfds_plugins.conversion import manual_dir
+from tfds_plugins.conversion import manual_dir as manual_dir_lib
 from tfds_plugins.conversion.builder import ConversionBuilder
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import images
@@ -26,6 +27,7 @@ from tfds_plugins.encoding import tf_example
 from tfds_plugins.sources import tables
 from tfds_plugins.sources.img2dataset import source as img2dataset
 from tfds_plugins.sources.rows import Source
+from tfds_plugins.sources.rows import SourceShard
 
 IMAGES_CONFIG = "images"
 # The column that img2dataset makes of the one that `--caption_col` names.
@@ -100,15 +102,26 @@ class UrlListBuilder(ConversionBuilder, skip_registration=True):
       homepage=self.HOMEPAGE,
     )
 
+  def _list_shards(
+    self, manual_dir: epath.Path
+  ) -> Mapping[str, Sequence[SourceShard]]:
+    if self._has_images:
+      return {"train": manual_dir_lib.list_images(self, manual_dir).shards}
+    return {"train": manual_dir_lib.list_tables(self, manual_dir).shards}
+
   def _find_sources(
     self,
     dl_manager: tfds.download.DownloadManager,
     download_config: tfds.download.DownloadConfig,
   ) -> Mapping[str, Source]:
+    folder = manual_dir_lib.get_manual_dir(dl_manager)
     if self._has_images:
-      return {"train": manual_dir.find_images(self, dl_manager)}
-    source = manual_dir.find_tables(
-      self, dl_manager, self.URL_LIST.columns, self.URL_LIST.required
+      images = manual_dir_lib.list_images(self, folder)
+      return {"train": img2dataset.check_source(images)}
+    source = tables.check_source(
+      manual_dir_lib.list_tables(self, folder),
+      self.URL_LIST.columns,
+      self.URL_LIST.required,
     )
     return {"train": source}
 

@@ -31,6 +31,7 @@ from tfds_plugins.sources.clip_retrieval import partition_check
 from tfds_plugins.sources.clip_retrieval import partitions
 from tfds_plugins.sources.img2dataset import source as img2dataset
 from tfds_plugins.sources.rows import Source
+from tfds_plugins.sources.rows import SourceShard
 
 _HOMEPAGE = "https://laion.ai/blog/laion-400-open-dataset/"
 
@@ -163,7 +164,34 @@ the published files are downloaded.
     dim = self._config.embedding_dim
     if dim is not None:
       return {"train": self._find_embeddings(dl_manager, download_config, dim)}
-    return {"train": manual_dir_lib.find_images(self, dl_manager)}
+    images = manual_dir_lib.list_images(
+      self, manual_dir_lib.get_manual_dir(dl_manager)
+    )
+    return {"train": img2dataset.check_source(images)}
+
+  def _list_shards(
+    self, manual_dir: epath.Path
+  ) -> Mapping[str, Sequence[SourceShard]]:
+    if self._config.embedding_dim is None:
+      return {"train": manual_dir_lib.list_images(self, manual_dir).shards}
+    found = self._list_partitions(manual_dir)
+    if found is None:
+      problem = _describe_missing(manual_dir, self._config.embedding_dim)
+      raise errors.ManualDirError(str(problem))
+    return {"train": [files.make_shard() for files in found.complete]}
+
+  def _list_partitions(
+    self, manual_dir: epath.Path
+  ) -> partitions.Listing | None:
+    """Returns the partitions in the user's folder, None if there is no file."""
+    candidates = folders.list_candidate_dirs(
+      manual_dir,
+      self.name,
+      [self._config.name, "embeddings"],
+      expected=partitions.EXPECTED,
+      instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
+    )
+    return partitions.find_partitions(candidates)
 
   def _find_embeddings(
     self,
@@ -175,14 +203,7 @@ the published files are downloaded.
     manual_dir = manual_dir_lib.get_manual_dir(dl_manager)
     found = None
     if download_config.manual_dir or manual_dir.is_dir():
-      candidates = folders.list_candidate_dirs(
-        manual_dir,
-        self.name,
-        [self._config.name, "embeddings"],
-        expected=partitions.EXPECTED,
-        instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
-      )
-      found = partitions.find_partitions(candidates)
+      found = self._list_partitions(manual_dir)
     if found is None and dim != _PUBLISHED_DIM:
       raise errors.ManualDirError(str(_describe_missing(manual_dir, dim)))
     if found is None:

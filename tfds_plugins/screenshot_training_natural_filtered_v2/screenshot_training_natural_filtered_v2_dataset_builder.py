@@ -15,11 +15,13 @@ import tensorflow_datasets as tfds
 
 from tfds_plugins import errors
 from tfds_plugins import features as features_lib
-from tfds_plugins.conversion import manual_dir
+from tfds_plugins.conversion import manual_dir as manual_dir_lib
+from tfds_plugins.conversion import work_dir
 from tfds_plugins.conversion.builder import ConversionBuilder
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.encoding import tf_example
 from tfds_plugins.sources.rows import Source
+from tfds_plugins.sources.rows import SourceShard
 from tfds_plugins.sources.screenshots import layout as layout_lib
 from tfds_plugins.sources.screenshots import question_plan
 from tfds_plugins.sources.screenshots import question_source
@@ -187,40 +189,70 @@ for lite_query, none for tiles.
       "screenshot-training-natural-filtered-v2",
     )
 
+  def _list_shards(
+    self, manual_dir: epath.Path
+  ) -> Mapping[str, Sequence[SourceShard]]:
+    layout = self._find_layout(manual_dir)
+    if self._is_tiles:
+      return {"train": tile_source.list_source(layout).shards}
+    sources = question_plan.list_sources(
+      self._pick_files(layout), dataset_dir=layout.dataset_dir
+    )
+    return {split: source.shards for split, source in sources.items()}
+
+  def _find_layout(self, manual_dir: epath.Path) -> layout_lib.Layout:
+    return layout_lib.find_layout(
+      manual_dir,
+      dataset=self.name,
+      instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
+    )
+
+  def _pick_files(self, layout: layout_lib.Layout) -> dict[str, epath.Path]:
+    """Returns the JSON Lines file of each split."""
+    return {
+      split: layout_lib.pick_file(
+        layout,
+        [name.format(split=split) for name in self._config.files],
+        self.MANUAL_DOWNLOAD_INSTRUCTIONS,
+      )
+      for split in _SPLITS
+    }
+
   def _find_sources(
     self,
     dl_manager: tfds.download.DownloadManager,
     download_config: tfds.download.DownloadConfig,
   ) -> Mapping[str, Source]:
-    instructions = self.MANUAL_DOWNLOAD_INSTRUCTIONS
-    layout = layout_lib.find_layout(
-      manual_dir.get_manual_dir(dl_manager),
-      dataset=self.name,
-      instructions=instructions,
-    )
-    files = {
-      split: layout_lib.pick_file(
-        layout,
-        [name.format(split=split) for name in self._config.files],
-        instructions,
-      )
-      for split in (() if self._is_tiles else _SPLITS)
-    }
-    index = tile_scan.make_index(layout.tars, self._read_indexes())
-    tile_index.write_index(index, self.data_path / tile_index.INDEX_FILENAME)
+    layout = self._find_layout(manual_dir_lib.get_manual_dir(dl_manager))
+    work_path = self._work.path
+    index_path = work_path / tile_index.INDEX_FILENAME
     if self._is_tiles:
+      listed = tile_source.list_source(layout)
+      index = self._make_index(layout, index_path)
       source = tile_source.check_source(
-        layout, index=index, work_dir=self.data_path, instructions=instructions
+        listed,
+        index=index,
+        index_path=index_path,
+        instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
       )
       return {"train": source}
+    files = self._pick_files(layout)
     return question_plan.check_source(
       files,
       dataset_dir=layout.dataset_dir,
-      index=index,
-      work_dir=self.data_path,
+      index=self._make_index(layout, index_path),
+      work_dir=work_path,
       wanted=list(self._config.columns),
       refuse_missing_tiles=self._refuse_missing_tiles,
     )
+
+  def _make_index(
+    self, layout: layout_lib.Layout, path: epath.Path
+  ) -> tile_index.TileIndex:
+    """Makes the index of the tars, and writes it where workers look for it."""
+    index = tile_scan.make_index(layout.tars, self._read_indexes())
+    tile_index.write_index(index, path)
+    return index
 
   def _read_indexes(self) -> list[tile_index.TileIndex]:
     """Returns the indexes that other configs of this dataset have been built by."""
@@ -253,7 +285,11 @@ for lite_query, none for tiles.
 
   def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
     super()._download_and_prepare(*args, **kwargs)
-    question_plan.remove_orders(self.data_path)
+    # It serves the next configs, and the next builds of this one.
+    work_dir.give(
+      self._work.path / tile_index.INDEX_FILENAME,
+      self.data_path / tile_index.INDEX_FILENAME,
+    )
 
 
 def _keep(batch: pa.RecordBatch) -> pa.RecordBatch:

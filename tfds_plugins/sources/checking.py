@@ -14,6 +14,20 @@ _In = TypeVar("_In")
 _Out = TypeVar("_Out")
 
 
+def map_all(
+  function: Callable[[_In], _Out], items: Iterable[_In], *, num_threads: int
+) -> list[_Out]:
+  """Returns what a function returns of each item, called side by side.
+
+  Args:
+    function: waits for a disk or a network most of the time.
+    items: its arguments.
+    num_threads: how many at the same time.
+  """
+  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
+    return list(pool.map(function, items))
+
+
 def check_all(
   check: Callable[[_In], _Out], items: Iterable[_In], *, num_threads: int
 ) -> list[_Out]:
@@ -37,8 +51,7 @@ def check_all(
     except errors.SourceError as e:
       return e
 
-  with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
-    found = list(pool.map(run, items))
+  found = map_all(run, items, num_threads=num_threads)
   problems = [str(e) for e in found if isinstance(e, errors.SourceError)]
   if problems:
     raise errors.SourceError(errors.describe(problems))

@@ -111,7 +111,8 @@ def get_identity(path: epath.Path) -> tuple[int, int]:
     Its size in bytes and the time of its last change: nanoseconds since 1970
     where it is a local file, else of whole seconds.
   """
-  status = path.stat()
   if "://" in str(path):
+    status = path.stat()
     return status.length, int(status.mtime) * 1_000_000_000
-  return status.length, os.stat(path).st_mtime_ns
+  local = os.stat(path)
+  return local.st_size, local.st_mtime_ns

@@ -83,11 +83,18 @@ class SourceShard:
     length: how far the positions in it go at which it may be cut: the bytes of
       a tar, the rows of an embedding partition.
     size_bytes: about what its examples will take; what plans are balanced by.
+    state: by what its content is known again, see `states.py`; '' where it was
+      not looked at.
   """
 
   name: str
   length: int
   size_bytes: int
+  state: str = ""
+
+  def list_paths(self) -> Sequence[str]:
+    """Returns the files and folders that it is read from."""
+    return ()
 
 
 ShardT = TypeVar("ShardT", bound=SourceShard, covariant=True)
@@ -120,15 +127,19 @@ class SourceSlice(Generic[ShardT]):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-  """A source folder, looked over and ready to be converted.
+class Source(Generic[ShardT]):
+  """A source folder.
 
   Attributes:
     source_dir: where the shards are, for people.
     shards: whole shards, in order; at least one.
     notes: what the user should know: shards that were left out, and why.
+    empty: shards that have nothing to be converted.
+
+  `list_*` functions find one, `check_*` ones make it ready to be converted.
   """
 
   source_dir: str
-  shards: Sequence[SourceShard]
+  shards: Sequence[ShardT]
   notes: Sequence[str]
+  empty: Sequence[ShardT] = ()

@@ -23,6 +23,7 @@ from tfds_plugins.sources import checking
 from tfds_plugins.sources import columns as columns_lib
 from tfds_plugins.sources import folders
 from tfds_plugins.sources import parquet_files
+from tfds_plugins.sources import states
 from tfds_plugins.sources.rows import BAD_METADATA
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import Source
@@ -52,33 +53,28 @@ class TableShard(SourceShard):
 
   path: str
 
+  def list_paths(self) -> Sequence[str]:
+    """Returns the file."""
+    return [self.path]
 
-def find_source(
-  manual_dir: epath.Path,
-  *,
-  dataset: str,
-  config: str,
-  wanted: pa.Schema,
-  required: Collection[str],
-  instructions: str,
+
+def list_tables(
+  manual_dir: epath.Path, *, dataset: str, config: str, instructions: str
 ) -> Source:
-  """Finds the parquets in the first candidate folder that has any.
+  """Lists the parquets in the first candidate folder that has any.
 
   Args:
     manual_dir: the folder that the user named.
     dataset: name of the dataset, a possible sub-folder.
     config: name of the builder config, a possible sub-folder.
-    wanted: names and types of the columns that the dataset has.
-    required: names of columns without which a file is another one.
     instructions: how to get the data, for the error.
 
   Returns:
-    The source, files in the order of their numbers.
+    The files in the order of their numbers and the state that they are in, of
+    unknown length and size.
 
   Raises:
     errors.ManualDirError: there is no folder, or none with a parquet.
-    errors.SourceError: files are damaged, or hold something else; all of them
-      are named.
   """
   candidates = folders.list_candidate_dirs(
     manual_dir, dataset, [config], expected=_EXPECTED, instructions=instructions
@@ -89,7 +85,16 @@ def find_source(
       # img2dataset may have been told to write beside the list.
       paths = [path for path in paths if not _is_download(path)]
       if paths:
-        shards = _check_files(paths, wanted, required)
+        shards = [
+          TableShard(
+            name=path.name.removesuffix(_SUFFIX),
+            length=0,
+            size_bytes=0,
+            state=states.describe([str(path)]),
+            path=str(path),
+          )
+          for path in paths
+        ]
         return Source(source_dir=str(place), shards=shards, notes=[])
   found = "; ".join(
     f"in {path}: {folders.shorten(names) if names else 'nothing'}"
@@ -104,6 +109,31 @@ def find_source(
     to_do=f"Fetch the data like this:\n{instructions}",
   )
   raise errors.ManualDirError(str(problem))
+
+
+def check_source(
+  source: Source[TableShard], wanted: pa.Schema, required: Collection[str]
+) -> Source[TableShard]:
+  """Looks at the footers and a few rows of all files.
+
+  Args:
+    source: from `list_tables`.
+    wanted: names and types of the columns that the dataset has.
+    required: names of columns without which a file is another one.
+
+  Returns:
+    The source, with the lengths and sizes of its files.
+
+  Raises:
+    errors.SourceError: files are damaged, or hold something else; all of them
+      are named.
+  """
+  shards = checking.check_all(
+    lambda shard: _check_file(shard, wanted, required),
+    source.shards,
+    num_threads=parquet_files.NUM_SAMPLING_THREADS,
+  )
+  return dataclasses.replace(source, shards=shards)
 
 
 def iter_batches(
@@ -171,36 +201,24 @@ def _is_download(path: epath.Path) -> bool:
   return _DOWNLOAD_COLUMN in schema.names
 
 
-def _check_files(
-  paths: Sequence[epath.Path], wanted: pa.Schema, required: Collection[str]
-) -> list[TableShard]:
-  """Looks at the footers and a few rows of all files."""
-  return checking.check_all(
-    lambda path: _check_file(path, wanted, required),
-    paths,
-    num_threads=parquet_files.NUM_SAMPLING_THREADS,
-  )
-
-
 def _check_file(
-  path: epath.Path, wanted: pa.Schema, required: Collection[str]
+  shard: TableShard, wanted: pa.Schema, required: Collection[str]
 ) -> TableShard:
-  info = parquet_files.look_at(path, _TO_DO, wanted.names)
+  info = parquet_files.look_at(epath.Path(shard.path), _TO_DO, wanted.names)
   schema = info.schema
   missing = sorted(set(required) - set(schema.names))
   if missing:
     problem = errors.Problem(
       what=f"The parquet has no column {', '.join(missing)}.",
-      where=str(path),
+      where=shard.path,
       expected=f"published metadata, with {', '.join(wanted.names)}",
       found=f"columns {', '.join(schema.names) or '(none)'}",
       to_do="Keep the files of other datasets in other folders.",
     )
     raise errors.SourceError(str(problem))
   record_bytes = sum(len(name) + _VALUE_BYTES for name in wanted.names)
-  return TableShard(
-    name=path.name.removesuffix(_SUFFIX),
+  return dataclasses.replace(
+    shard,
     length=info.num_rows,
     size_bytes=info.num_rows * record_bytes + info.value_bytes,
-    path=str(path),
   )

@@ -88,6 +88,7 @@ def _make_partition(
       partitions.METADATA_FILE,
     )
   )
+  shard = files.make_shard()
   image_vectors = npy.read_header(image_path)
   text_vectors = npy.read_header(text_path)
   metadata = parquet_files.look_at(metadata_path, _TO_DO, wanted.names)
@@ -118,12 +119,13 @@ def _make_partition(
     )
     raise errors.SourceError(str(problem))
   return EmbeddingPartition(
-    name=str(files.number),
+    name=shard.name,
     length=metadata.num_rows,
     size_bytes=(
       metadata.num_rows * (2 * dim * _STORED_BYTES + _RECORD_BYTES)
       + metadata.value_bytes
     ),
+    state=shard.state,
     image_vectors=image_vectors,
     text_vectors=text_vectors,
     metadata_path=str(metadata_path),

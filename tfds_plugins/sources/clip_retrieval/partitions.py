@@ -21,6 +21,7 @@ from etils import epath
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
+from tfds_plugins.sources import states
 from tfds_plugins.sources.clip_retrieval import npy
 from tfds_plugins.sources.rows import SourceShard
 
@@ -52,6 +53,14 @@ class EmbeddingPartition(SourceShard):
   text_vectors: npy.NpyVectors
   metadata_path: str
 
+  def list_paths(self) -> Sequence[str]:
+    """Returns the three files."""
+    return [
+      self.image_vectors.path,
+      self.text_vectors.path,
+      self.metadata_path,
+    ]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PartitionFiles:
@@ -64,6 +73,15 @@ class PartitionFiles:
 
   number: int
   paths: Mapping[str, epath.Path]
+
+  def make_shard(self) -> SourceShard:
+    """Returns the partition, if it is complete, before its files are opened."""
+    return SourceShard(
+      name=str(self.number),
+      length=0,
+      size_bytes=0,
+      state=states.describe(str(self.paths[kind]) for kind in _KINDS),
+    )
 
   @property
   def missing(self) -> list[str]:

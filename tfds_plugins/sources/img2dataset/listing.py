@@ -12,8 +12,10 @@ import re
 from etils import epath
 
 from tfds_plugins import errors
+from tfds_plugins.sources import checking
 from tfds_plugins.sources import folders
 from tfds_plugins.sources import parquet_files
+from tfds_plugins.sources import states
 from tfds_plugins.sources.img2dataset import image_parquet
 from tfds_plugins.sources.img2dataset import samples
 from tfds_plugins.sources.img2dataset.shards import Format
@@ -36,6 +38,7 @@ _RENAMED_TFRECORD = re.compile(
 _TEMPORARY_DIR = "_tmp"
 # Of so many parquets one should be readable, to tell what they hold.
 _NUM_LOOKED_INTO = 4
+_NUM_THREADS = 16
 # What else users have, and what to tell them. The first that fits is told.
 _OTHER_FORMATS = (
   (r"[0-9]+\.tar\.\w+", "Decompress the tars (gunzip *.tar.gz)."),
@@ -56,8 +59,8 @@ class Listing:
 
   Attributes:
     source_dir: the folder.
-    shards: finished shards of one format, sorted by folder and number. Their
-      lengths and sizes may not be known yet.
+    shards: finished shards, sorted by folder and number, in the state that they
+      are in. Lengths and sizes may not be known yet.
     unfinished: names of shards that img2dataset is still writing.
     without_images: names of shards of which there is metadata alone.
     unreadable: what is wrong with parquets that may be shards.
@@ -206,7 +209,7 @@ def list_shards(
       without_images += content.list_without_images()
   return Listing(
     source_dir=source_dir,
-    shards=shards,
+    shards=checking.map_all(_measure, shards, num_threads=_NUM_THREADS),
     unfinished=unfinished,
     without_images=without_images,
     unreadable=[each for content in contents for each in content.unreadable],
@@ -325,11 +328,10 @@ class _FolderContent:
     path: epath.Path,
     parquet_path: epath.Path | None,
   ) -> ImageShard:
-    size_bytes = 0 if key is Format.FILES else folders.get_size(path)
     return ImageShard(
       name=self._prefix + name,
-      length=size_bytes,
-      size_bytes=size_bytes,
+      length=0,
+      size_bytes=0,
       format=key,
       path=str(path),
       parquet_path="" if parquet_path is None else str(parquet_path),
@@ -358,6 +360,16 @@ class _FolderContent:
       self.unreadable.append(str(e))
       return False
     return bool(image_parquet.find_image_columns(schema))
+
+
+def _measure(shard: ImageShard) -> ImageShard:
+  """Adds the state of a shard, and then its size if it is a file."""
+  state = states.describe(shard.list_paths())
+  is_file = shard.format is not Format.FILES
+  size_bytes = folders.get_size(epath.Path(shard.path)) if is_file else 0
+  return dataclasses.replace(
+    shard, state=state, length=size_bytes, size_bytes=size_bytes
+  )
 
 
 def _sort_stems(names: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 import dataclasses
 import enum
 
@@ -42,3 +43,7 @@ class ImageShard(SourceShard):
   format: Format
   path: str
   parquet_path: str
+
+  def list_paths(self) -> Sequence[str]:
+    """Returns the file or folder of images, and the parquet."""
+    return [path for path in (self.path, self.parquet_path) if path]

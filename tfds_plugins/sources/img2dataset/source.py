@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import concurrent.futures
 import dataclasses
 import json
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from etils import epath
 import pyarrow as pa
 
 from tfds_plugins import errors
+from tfds_plugins.sources import checking
 from tfds_plugins.sources import folders
 from tfds_plugins.sources.img2dataset import files
 from tfds_plugins.sources.img2dataset import image_parquet
@@ -84,8 +84,9 @@ def check_source(listing: listing_lib.Listing) -> Source:
     errors.SourceError: some are not what they seem, or their parquets are
       unusable; all of them are named.
   """
-  with concurrent.futures.ThreadPoolExecutor(_NUM_CHECKING_THREADS) as pool:
-    checked = list(pool.map(_check_shard, listing.shards))
+  checked = checking.map_all(
+    _check_shard, listing.shards, num_threads=_NUM_CHECKING_THREADS
+  )
   problems = [problem for _, found in checked for problem in found]
   if problems:
     raise errors.SourceError(errors.describe(problems))

@@ -97,6 +97,22 @@ def pick_file(
   raise errors.ManualDirError(str(problem))
 
 
+def list_tile_paths(dataset_dir: epath.Path) -> list[str]:
+  """Returns what tiles are read from: tars, and the folders of extracted ones."""
+  layout = _look_at(dataset_dir)
+  paths = list(layout.tars)
+  if layout.has_images:
+    paths += list_image_dirs(layout)
+  return list(map(str, paths))
+
+
+def list_image_dirs(layout: Layout) -> list[epath.Path]:
+  """Returns the folders of extracted tars, in the order of their numbers."""
+  images_dir = layout.dataset_dir / tile_paths.IMAGES_DIR
+  found = [path for path in images_dir.iterdir() if path.is_dir()]
+  return sorted(found, key=lambda path: folders.natural_key(path.name))
+
+
 def _look_at(folder: epath.Path) -> Layout:
   names = {path.name for path in folder.iterdir()}
   shards_dir = folder / tile_paths.SHARDS_DIR

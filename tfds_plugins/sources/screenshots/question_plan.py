@@ -13,9 +13,11 @@ import numpy as np
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
+from tfds_plugins.sources import states
 from tfds_plugins.sources.rows import Source
 from tfds_plugins.sources.rows import SourceShard
 from tfds_plugins.sources.screenshots import json_lines
+from tfds_plugins.sources.screenshots import layout
 from tfds_plugins.sources.screenshots import questions
 from tfds_plugins.sources.screenshots import row_order
 from tfds_plugins.sources.screenshots import tile_index
@@ -37,16 +39,21 @@ class QuestionShard(SourceShard):
     split: the split.
     has_all_splits: whether the file has the rows of others as well.
     dataset_dir: the folder of the tiles.
-    order_path: the order of its rows.
-    index_path: the index of the tars.
+    order_path: the order of its rows; '' where it is not known yet.
+    index_path: the index of the tars; likewise.
   """
 
   lines_path: str
   split: str
   has_all_splits: bool
   dataset_dir: str
-  order_path: str
-  index_path: str
+  order_path: str = ""
+  index_path: str = ""
+
+  def list_paths(self) -> Sequence[str]:
+    """Returns the file, and all that has tiles: any row may name any of them."""
+    tiles = layout.list_tile_paths(epath.Path(self.dataset_dir))
+    return [self.lines_path, *tiles]
 
 
 @dataclasses.dataclass
@@ -82,6 +89,40 @@ class _Losses:
 _MAX_REMEMBERED_LOSSES = 100
 
 
+def list_sources(
+  files: Mapping[str, epath.Path], *, dataset_dir: epath.Path
+) -> dict[str, Source[QuestionShard]]:
+  """Lists the rows of splits in the state that they and their tiles are in.
+
+  Args:
+    files: the file of each split. If it is one file for all of them, rows go to
+      the split that they name; those that name none, to the first.
+    dataset_dir: the folder of the tiles.
+
+  Returns:
+    The source of each split, of unknown length and size.
+  """
+  uses = collections.Counter(files.values())
+  sources = {}
+  for split, path in files.items():
+    shard = QuestionShard(
+      name=path.name.rpartition(".")[0],
+      length=0,
+      size_bytes=0,
+      lines_path=str(path),
+      split=split,
+      has_all_splits=uses[path] > 1,
+      dataset_dir=str(dataset_dir),
+    )
+    shard = dataclasses.replace(
+      shard, state=states.describe(shard.list_paths())
+    )
+    sources[split] = Source(
+      source_dir=str(dataset_dir), shards=[shard], notes=[]
+    )
+  return sources
+
+
 def check_source(
   files: Mapping[str, epath.Path],
   *,
@@ -90,12 +131,11 @@ def check_source(
   work_dir: epath.Path,
   wanted: Collection[str],
   refuse_missing_tiles: bool,
-) -> dict[str, Source]:
+) -> dict[str, Source[QuestionShard]]:
   """Looks over JSON Lines files and plans in which order to read their rows.
 
   Args:
-    files: the file of each split. If it is one file for all of them, rows go to
-      the split that they name; those that name none, to the first.
+    files: see `list_sources`.
     dataset_dir: the folder of the tiles.
     index: of the tars.
     work_dir: where the order of the rows is written, and the index is.
@@ -109,6 +149,7 @@ def check_source(
     errors.SourceError: a file cannot be read, or tiles cannot be had and that
       is an error.
   """
+  listed = list_sources(files, dataset_dir=dataset_dir)
   finder = tile_reader.TileFinder(dataset_dir, index)
   tar_names = {tar.name for tar in index.tars}
   plans = {split: _Plan() for split in files}
@@ -137,18 +178,11 @@ def check_source(
     )
     raise errors.SourceError(str(problem))
   sources = {}
-  for i, (split, path) in enumerate(files.items()):
-    shard = _make_shard(
-      plans[split],
-      path,
-      split,
-      dataset_dir,
-      work_dir,
-      has_all_splits=len(by_path[path]) > 1,
-    )
-    sources[split] = Source(
-      source_dir=str(dataset_dir),
-      shards=[shard],
+  for i, (split, source) in enumerate(listed.items()):
+    (shard,) = source.shards
+    sources[split] = dataclasses.replace(
+      source,
+      shards=[_complete_shard(shard, plans[split], work_dir)],
       notes=[] if i else notes,
     )
   return sources
@@ -251,32 +285,17 @@ def _describe(losses: _Losses, dataset_dir: epath.Path) -> list[str]:
   return notes
 
 
-def _make_shard(
-  plan: _Plan,
-  path: epath.Path,
-  split: str,
-  dataset_dir: epath.Path,
-  work_dir: epath.Path,
-  *,
-  has_all_splits: bool,
+def _complete_shard(
+  shard: QuestionShard, plan: _Plan, work_dir: epath.Path
 ) -> QuestionShard:
-  order_path = work_dir / f"{split}{_ORDER_SUFFIX}"
+  """Writes the order of a shard's rows, and adds what is known of them."""
+  order_path = work_dir / f"{shard.split}{_ORDER_SUFFIX}"
   rows = np.array(plan.rows, np.int64).reshape(-1, 3)
   row_order.write_order(order_path, row_order.sort_rows(rows, plan.paths))
-  return QuestionShard(
-    name=path.name.rpartition(".")[0],
+  return dataclasses.replace(
+    shard,
     length=len(plan.rows),
     size_bytes=plan.size_bytes,
-    lines_path=str(path),
-    split=split,
-    has_all_splits=has_all_splits,
-    dataset_dir=str(dataset_dir),
     order_path=str(order_path),
     index_path=str(work_dir / tile_index.INDEX_FILENAME),
   )
-
-
-def remove_orders(work_dir: epath.Path) -> None:
-  """Removes what `check_source` has written for the conversion alone."""
-  for path in list(work_dir.glob(f"*{_ORDER_SUFFIX}")):
-    path.unlink()

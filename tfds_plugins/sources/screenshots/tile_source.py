@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import os
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
 from tfds_plugins.sources import folders
+from tfds_plugins.sources import states
 from tfds_plugins.sources.rows import IMAGE_COLUMN
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import SkippedRow
@@ -33,85 +35,116 @@ class TileShard(SourceShard):
   """The tiles of a tar, or of a folder; positions are tiles.
 
   Attributes:
+    path: the tar or folder.
     dataset_dir: the folder of the dataset.
-    index_path: the index of the tars.
+    index_path: the index of the tars; '' where it is not known yet.
     tar: the number of the tar in the index; -1 for a folder.
   """
 
+  path: str
   dataset_dir: str
-  index_path: str
-  tar: int
+  index_path: str = ""
+  tar: int = -1
+
+  def list_paths(self) -> Sequence[str]:
+    """Returns the tar, or else the folder."""
+    return [self.path]
 
 
-def check_source(
-  layout: layout_lib.Layout,
-  *,
-  index: tile_index.TileIndex,
-  work_dir: epath.Path,
-  instructions: str,
-) -> Source:
+def list_source(layout: layout_lib.Layout) -> Source[TileShard]:
   """Lists the tars; and folders that were extracted from tars that are gone.
 
   Args:
     layout: the folder of the dataset.
-    index: of its tars.
-    work_dir: where the index is.
+
+  Returns:
+    They in the order of their numbers and the state that they are in, of
+    unknown length and size; maybe none.
+  """
+  paths = {
+    path.name.removesuffix(tile_paths.TAR_SUFFIX): path for path in layout.tars
+  }
+  if layout.has_images:
+    for folder in layout_lib.list_image_dirs(layout):
+      paths.setdefault(folder.name, folder)
+  names = sorted(paths, key=folders.natural_key)
+  shards = [
+    TileShard(
+      name=name,
+      length=0,
+      size_bytes=0,
+      state=states.describe([str(paths[name])]),
+      path=str(paths[name]),
+      dataset_dir=str(layout.dataset_dir),
+    )
+    for name in names
+  ]
+  return Source(source_dir=str(layout.dataset_dir), shards=shards, notes=[])
+
+
+def check_source(
+  source: Source[TileShard],
+  *,
+  index: tile_index.TileIndex,
+  index_path: epath.Path,
+  instructions: str,
+) -> Source[TileShard]:
+  """Counts the tiles of tars and folders.
+
+  Args:
+    source: from `list_source`.
+    index: of the tars.
+    index_path: where the index is.
     instructions: how to get the data, for the error.
 
   Returns:
-    The source, in the order of the numbers of the tars.
+    The source, without tars and folders that hold no tile.
 
   Raises:
     errors.ManualDirError: there is no tile.
   """
-  index_path = str(work_dir / tile_index.INDEX_FILENAME)
-  dataset_dir = str(layout.dataset_dir)
-  shards = []
-  for i, tar in enumerate(index.tars):
-    rows = index.list_rows(i, only_last=True)
-    sizes = arrays.to_numpy(index.table.column("size").combine_chunks())
-    shards.append(
-      TileShard(
-        name=tar.name.removesuffix(tile_paths.TAR_SUFFIX),
-        length=len(rows) + (not tar.is_whole),
-        size_bytes=int(sizes[rows].sum()),
-        dataset_dir=dataset_dir,
-        index_path=index_path,
-        tar=i,
-      )
-    )
-  names = {shard.name for shard in shards}
-  if layout.has_images:
-    images_dir = layout.dataset_dir / tile_paths.IMAGES_DIR
-    for folder in images_dir.iterdir():
-      if folder.name in names or not folder.is_dir():
-        continue
-      tiles = _list_folder(layout.dataset_dir, folder.name)
+  numbers = {tar.name: i for i, tar in enumerate(index.tars)}
+  sizes = arrays.to_numpy(index.table.column("size").combine_chunks())
+  shards, empty = [], []
+  for shard in source.shards:
+    path = epath.Path(shard.path)
+    number = -1
+    if path.parent.name == tile_paths.SHARDS_DIR:
+      number = numbers[path.name]
+    if number >= 0:
+      rows = index.list_rows(number, only_last=True)
+      length = len(rows) + (not index.tars[number].is_whole)
+      size_bytes = int(sizes[rows].sum())
+    else:
+      tiles = _list_folder(epath.Path(shard.dataset_dir), shard.name)
+      length = len(tiles)
+      size_bytes = sum(getattr(tile, "size", 0) for tile in tiles)
+    if length:
       shards.append(
-        TileShard(
-          name=folder.name,
-          length=len(tiles),
-          size_bytes=sum(getattr(tile, "size", 0) for tile in tiles),
-          dataset_dir=dataset_dir,
-          index_path=index_path,
-          tar=-1,
+        dataclasses.replace(
+          shard,
+          length=length,
+          size_bytes=size_bytes,
+          index_path=str(index_path),
+          tar=number,
         )
       )
-  shards = [shard for shard in shards if shard.length]
-  shards.sort(key=lambda shard: folders.natural_key(shard.name))
+    else:
+      empty.append(shard)
   if not shards:
     problem = errors.Problem(
       what="There are no tiles.",
-      where=dataset_dir,
+      where=source.source_dir,
       expected=f"{tile_paths.SHARDS_DIR}/*.tar, or {tile_paths.IMAGES_DIR}/",
       found="neither, or nothing in them",
       to_do=f"Fetch the data like this:\n{instructions}",
     )
     raise errors.ManualDirError(str(problem))
-  return Source(
-    source_dir=dataset_dir,
+  return dataclasses.replace(
+    source,
     shards=shards,
     notes=tile_index.describe_damage(index),
+    empty=empty,
   )
 
 

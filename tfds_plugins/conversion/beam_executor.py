@@ -1,0 +1,268 @@
+"""Runs tasks in an Apache Beam pipeline.
+
+The pipeline is `Create | Reshuffle | Map` for any number of tasks and splits. Its
+elements are at most 1,000 pairs of numbers: which tasks of a plan to run. The plan
+is a file in the folder of the build, which all workers share, and so are the
+results: a task writes its receipt there, and all of them are looked for when the
+pipeline is over, for a runner may say that it is done when it is not (DaskRunner
+does when its scheduler dies).
+
+That shape is what all runners spread. DaskRunner makes partitions in `Create`
+alone, repeats elements where `ParDo`s follow each other in one process, and runs
+no branch but the last (apache/beam, `sdks/python/apache_beam/runners/dask`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import concurrent.futures
+import functools
+import hashlib
+import importlib
+import pickle
+import threading
+from typing import Any
+
+from etils import epath
+
+from tfds_plugins import errors
+from tfds_plugins.conversion import task as task_lib
+from tfds_plugins.conversion.receipts import ShardReceipt
+from tfds_plugins.conversion.task import Task
+from tfds_plugins.conversion.work_dir import WorkDir
+
+_PLAN_FILENAME = "plan"
+_MAX_ELEMENTS = 1000
+# How often the folder is looked at for new receipts: listing 41,455 of them takes
+# a tenth of a second on a local disk, and a few on an object store.
+_POLL_SECONDS = 2.0
+_DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+# The name of the threads in which DirectRunner waits for its processes
+# (apache/beam, `runners/portability/fn_api_runner/worker_handlers.py`).
+_WORKER_THREAD = "run_worker"
+
+
+def run_tasks(
+  tasks: Sequence[Task], work: WorkDir, runner: Any, options: Any
+) -> Iterator[ShardReceipt]:
+  """Runs tasks and yields their receipts as they arrive.
+
+  Args:
+    tasks: the tasks; independent of each other.
+    work: their folder. All workers can read and write it, and read the source.
+    runner: `DownloadConfig.beam_runner`; None for what the options say.
+    options: `DownloadConfig.beam_options`; None for Beam's defaults.
+
+  Yields:
+    A receipt for each task.
+
+  Raises:
+    errors.OptionError: the runner cannot be used like this.
+    errors.SourceError: of all tasks that failed for their source.
+    errors.ConversionError: the pipeline failed.
+  """
+  if not tasks:
+    return
+  runner, options, num_elements = _prepare(runner, options, len(tasks))
+  plan = pickle.dumps(list(tasks))
+  plan_path = work.path / _PLAN_FILENAME
+  plan_path.write_bytes(plan)
+  done: concurrent.futures.Future[None] = concurrent.futures.Future()
+  run = functools.partial(
+    _run_pipeline,
+    runner,
+    options,
+    num_elements,
+    _Tasks(str(plan_path), hashlib.sha256(plan).hexdigest()),
+  )
+  missing = {task.receipt_path.name: task for task in tasks}
+  problem: BaseException | None = None
+  with _Thread(run, done):
+    while missing:
+      concurrent.futures.wait([done], _POLL_SECONDS)
+      is_over = done.done()
+      if is_over:
+        problem = done.exception()
+      for path in list(work.path.iterdir()):
+        task = missing.get(path.name)
+        receipt = task and task_lib.find_receipt(task)
+        if receipt:
+          del missing[path.name]
+          yield receipt
+      if is_over:
+        break
+  if missing:
+    raise _make_error(list(missing.values()), problem)
+
+
+class _Tasks:
+  """The tasks of a plan, as a worker runs them. Picklable: it is sent there."""
+
+  def __init__(self, plan_path: str, digest: str):
+    """Initializes the tasks of a plan.
+
+    Args:
+      plan_path: the file.
+      digest: its SHA-256. It came with the pipeline: nothing else is unpickled.
+    """
+    self._plan_path = plan_path
+    self._digest = digest
+
+  def run(self, element: tuple[int, int]) -> None:
+    """Runs every `step`-th task from the `start`-th on.
+
+    Args:
+      element: start and step.
+    """
+    start, step = element
+    for task in _load_plan(self._plan_path, self._digest)[start::step]:
+      try:
+        task_lib.run_task(task)
+      except errors.SourceError as e:
+        # Another try would find the same. Beam would report the first alone, and
+        # from another process no more than its traceback.
+        task.problem_path.write_text(str(e))
+
+
+@functools.lru_cache(maxsize=1)
+def _load_plan(path: str, digest: str) -> list[Task]:
+  content = epath.Path(path).read_bytes()
+  if hashlib.sha256(content).hexdigest() != digest:
+    raise errors.ConversionError(
+      f"The plan {path} is not the one of this build: is another one running?"
+    )
+  return pickle.loads(content)
+
+
+class _Thread:
+  """Runs a pipeline in the background.
+
+  DirectRunner waits for ever if one of its processes is killed: the thread that
+  notices dies of an exception, and that is all. Here, the pipeline fails by it.
+  """
+
+  def __init__(self, run: Any, done: concurrent.futures.Future[None]):
+    self._run = run
+    self._done = done
+    self._previous_hook = threading.excepthook
+
+  def __enter__(self) -> None:
+    threading.excepthook = self._note
+    # A daemon: a pipeline that hangs does not keep the program from ending.
+    threading.Thread(target=self._work, daemon=True).start()
+
+  def __exit__(self, *unused_args: object) -> None:
+    threading.excepthook = self._previous_hook
+
+  def _work(self) -> None:
+    try:
+      self._run()
+    except BaseException as e:  # pylint: disable=broad-except
+      self._end(e)
+    else:
+      self._end(None)
+
+  def _note(self, args: threading.ExceptHookArgs) -> None:
+    if args.thread is not None and args.thread.name == _WORKER_THREAD:
+      self._end(args.exc_value)
+    else:
+      self._previous_hook(args)
+
+  def _end(self, error: BaseException | None) -> None:
+    try:
+      if error is None:
+        self._done.set_result(None)
+      else:
+        self._done.set_exception(error)
+    except concurrent.futures.InvalidStateError:
+      pass  # It has ended before.
+
+
+def _prepare(runner: Any, options: Any, num_tasks: int) -> tuple[Any, Any, int]:
+  """Returns runner, options, and the number of the pipeline's elements."""
+  from apache_beam.options import pipeline_options  # pylint: disable=g-import-not-at-top
+
+  options = options or pipeline_options.PipelineOptions()
+  standard = options.view_as(pipeline_options.StandardOptions)
+  num_elements = min(num_tasks, _MAX_ELEMENTS)
+  name = runner if isinstance(runner, str) else type(runner).__name__
+  if runner is None:
+    name = standard.runner or ""
+  if name.rpartition(".")[2] == "DaskRunner":
+    if runner is None or isinstance(runner, str):
+      runner = _DASK_RUNNER  # Beam does not know the short name.
+    _set_dask_options(options, num_elements)
+  # Without this, DirectRunner downloads another runner from the internet, which
+  # ignores how many processes were asked for (apache/beam, `direct_runner.py`).
+  options.view_as(pipeline_options.TypeOptions).allow_unsafe_triggers = True
+  return runner, options, num_elements
+
+
+def _set_dask_options(options: Any, num_elements: int) -> None:
+  try:
+    dask_runner = importlib.import_module(_DASK_RUNNER.rpartition(".")[0])
+  except ImportError as e:
+    raise errors.OptionError(
+      "DaskRunner needs dask.distributed: python -m pip install"
+      ' "tfds-plugins[dask]"'
+    ) from e
+  dask = options.view_as(dask_runner.DaskOptions)
+  if not (dask.address or dask.scheduler_file):
+    raise errors.OptionError(
+      "DaskRunner needs the address of a scheduler that workers are connected"
+      " to: --beam_pipeline_options=runner=DaskRunner,"
+      "dask_client_address=tcp://HOST:8786"
+    )
+  if dask.npartitions is None and dask.partition_size is None:
+    # One for each element: by default, 128 elements go to the same worker.
+    dask.npartitions = num_elements
+
+
+def _run_pipeline(
+  runner: Any, options: Any, num_elements: int, tasks: _Tasks
+) -> None:
+  import apache_beam as beam  # pylint: disable=g-import-not-at-top
+
+  pipeline = beam.Pipeline(runner=runner, options=options)
+  elements = [(i, num_elements) for i in range(num_elements)]
+  _ = (
+    pipeline
+    | "Plan" >> beam.Create(elements)
+    | "Spread" >> beam.Reshuffle()
+    | "Convert" >> beam.Map(tasks.run)
+  )
+  result = pipeline.run()
+  try:
+    result.wait_until_finish()
+  finally:
+    client = getattr(result, "client", None)
+    if client is not None:  # Dask's; Beam leaves it open.
+      client.close()
+
+
+def _make_error(
+  missing: Sequence[Task], problem: BaseException | None
+) -> errors.TfdsPluginsError:
+  """Says why tasks have no receipt."""
+  problems = []
+  for task in missing:
+    try:
+      problems.append(task.problem_path.read_text())
+    except OSError:
+      continue
+  if problems:
+    return errors.SourceError(errors.describe(problems))
+  names = task_lib.describe_sources(missing)
+  text = errors.Problem(
+    what="The Beam pipeline did not run all tasks.",
+    where=f"{len(missing):,} tasks, of the source shards {names}",
+    expected="a receipt of each",
+    found=f"{type(problem).__name__}: {problem}" if problem else "none of them",
+    to_do=(
+      "Look into the logs of runner and workers, and build again: what has been"
+      " converted is kept. Workers need tfds_plugins installed, and both data_dir"
+      " and manual_dir under the paths that they have here."
+    ),
+  )
+  return errors.ConversionError(str(text))

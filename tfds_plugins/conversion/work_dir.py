@@ -1,0 +1,200 @@
+"""The folder of a build that is not finished: what a next build goes on with.
+
+It lies beside the dataset, `2.0.0.unfinished` beside `2.0.0`, and holds the files
+of all tasks that have been run (`task.py`) under the names of their fingerprints,
+the lock of the build that is running, and what a builder needs while it runs. TFDS
+deletes its own temporary folder, `incomplete.*_2.0.0`, after every failure; that
+one gets links to the files as the last step of a build.
+
+When the dataset is there, the folder is removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import os
+import shlex
+
+from etils import epath
+from tensorflow_datasets.core import constants
+
+from tfds_plugins import errors
+from tfds_plugins.conversion import build_lock
+from tfds_plugins.conversion import task as task_lib
+from tfds_plugins.conversion.receipts import ShardReceipt
+from tfds_plugins.sources import checking
+
+_SUFFIX = ".unfinished"
+# A dataset that will take the place of the one that is there, and that one when
+# its place is taken.
+_UPDATED_SUFFIX = ".updated"
+_REPLACED_SUFFIX = ".replaced"
+_NUM_THREADS = 16
+_NOTE_FILENAME = "README.txt"
+_NOTE = """\
+A build of a dataset by tfds_plugins is running here, or was stopped. What it has
+converted lies in this folder; the same build, started again, goes on with it.
+This folder may be deleted whenever no build is running: the next one starts over.
+"""
+
+
+class WorkDir:
+  """The unfinished build of a dataset."""
+
+  def __init__(self, data_path: epath.Path):
+    """Initializes a folder that may not be there.
+
+    Args:
+      data_path: where the dataset is going to be, `data_dir/name/config/version`.
+    """
+    self._data_path = data_path
+    self.path = data_path.with_name(data_path.name + _SUFFIX)
+    self.updated_path = data_path.with_name(data_path.name + _UPDATED_SUFFIX)
+    self._replaced_path = data_path.with_name(data_path.name + _REPLACED_SUFFIX)
+
+  @contextlib.contextmanager
+  def claim(self) -> Iterator[None]:
+    """Makes the folder, and keeps other builds away.
+
+    Clears away what dead builds have left but no build can use. If nothing has
+    been converted when the block ends, the folder is removed.
+
+    Raises:
+      errors.ConversionError: another build is running, or the folder cannot be
+        written.
+    """
+    with contextlib.ExitStack() as stack:
+      try:
+        self.path.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(build_lock.BuildLock(self.path))
+        (self.path / _NOTE_FILENAME).write_text(_NOTE)
+        self._clear_away()
+      except OSError as e:
+        raise _cannot_write(self.path, e) from e
+      try:
+        yield
+      finally:
+        if self.path.exists() and not self.count_receipts():
+          self.remove()
+
+  def clear(self) -> None:
+    """Forgets what has been converted, to start over."""
+    for path in list(self.path.iterdir()):
+      if _is_task_file(path.name):
+        path.unlink()
+
+  def remove(self) -> None:
+    """Removes the folder: the dataset is there, or nothing is worth keeping."""
+    try:
+      self.path.rmtree()
+    except OSError:  # The lock's sign of life came into the emptied folder.
+      self.path.rmtree()
+
+  def count_receipts(self) -> int:
+    """Returns how many tasks have been run."""
+    suffix = f".{task_lib.RECEIPT_SUFFIX}"
+    return sum(path.name.endswith(suffix) for path in self.path.iterdir())
+
+  def find_receipts(
+    self, tasks: Sequence[task_lib.Task]
+  ) -> list[ShardReceipt | None]:
+    """Returns the receipts of tasks that have been run, None for others."""
+    names = {path.name for path in self.path.iterdir()}
+    return checking.map_all(
+      lambda task: (
+        task_lib.find_receipt(task) if task.receipt_path.name in names else None
+      ),
+      tasks,
+      num_threads=_NUM_THREADS,
+    )
+
+  def replace_dataset(self) -> None:
+    """Puts the updated dataset in the place of the one that is there."""
+    self._data_path.rename(self._replaced_path)
+    self.updated_path.rename(self._data_path)
+    self._replaced_path.rmtree()
+
+  def _clear_away(self) -> None:
+    """Removes what dead builds were writing, and finishes what they finished."""
+    if not self._data_path.exists() and self._replaced_path.exists():
+      # Died between the two renames.
+      done = self.updated_path.exists()
+      (self.updated_path if done else self._replaced_path).rename(
+        self._data_path
+      )
+    for path in (self.updated_path, self._replaced_path):
+      if path.exists():
+        path.rmtree()
+    for path in list(self.path.iterdir()):
+      if task_lib.is_leftover(path.name):
+        path.unlink(missing_ok=True)
+    # TFDS's temporary folders: no build but this one is running.
+    prefix = constants.INCOMPLETE_PREFIX
+    for name in (self._data_path.name, self.updated_path.name):
+      for path in list(self.path.parent.glob(f"{prefix}*_{name}")):
+        path.rmtree()
+
+  def describe(self, num_tasks: int | None) -> str:
+    """Says what is there, how to go on, and how to delete it.
+
+    Args:
+      num_tasks: how many tasks there are; None if that is not known.
+    """
+    num_done = self.count_receipts()
+    total = f" of {num_tasks:,}" if num_tasks is not None else ""
+    return (
+      f"{num_done:,}{total} output shards have been converted and are kept in"
+      f" {self.path}\n"
+      "  To go on, build again. To start over, build with --overwrite. To delete"
+      f" them: rm -r {shlex.quote(str(self.path))}"
+    )
+
+
+def give(source: epath.Path, target: epath.Path) -> None:
+  """Gives a file to another folder, and keeps it if that costs nothing.
+
+  With the link that is left behind, a build that dies now loses nothing. Without
+  links (object stores, some network drives) the file moves: a copy would take the
+  time and the space of the dataset once more.
+  """
+  if not _link(source, target):
+    source.replace(target)
+
+
+def lend(source: epath.Path, target: epath.Path) -> None:
+  """Makes a file known in another folder as well, by a copy if it must be."""
+  if target.exists():
+    target.unlink()
+  if not _link(source, target):
+    source.copy(target)
+
+
+def _link(source: epath.Path, target: epath.Path) -> bool:
+  if "://" in str(source) or "://" in str(target):
+    return False
+  try:
+    os.link(source, target)
+  except OSError:
+    # No links here. If it is something else, the next step says so.
+    return False
+  return True
+
+
+def _is_task_file(name: str) -> bool:
+  stem, _, suffix = name.rpartition(".")
+  return bool(stem) and (
+    suffix in task_lib.SUFFIXES or task_lib.is_leftover(name)
+  )
+
+
+def _cannot_write(path: epath.Path, error: OSError) -> errors.ConversionError:
+  problem = errors.Problem(
+    what="data_dir cannot be written to.",
+    where=str(path),
+    expected="a folder in which a dataset can be prepared",
+    found=f"{type(error).__name__}: {error}",
+    to_do="Name another one with --data_dir or data_dir=..., or see to its permissions.",
+  )
+  return errors.ConversionError(str(problem))
