@@ -61,7 +61,9 @@ def find_layout(
     where=", ".join(map(str, candidates)),
     expected=_EXPECTED,
     found="; ".join(
-      folders.shorten(sorted(path.name for path in folder.iterdir()))
+      folders.shorten(
+        sorted(path.name for path in folders.list_children(folder))
+      )
       or "nothing"
       for folder in candidates
     ),
@@ -98,13 +100,13 @@ def pick_file(
 
 
 def _look_at(folder: epath.Path) -> Layout:
-  names = {path.name for path in folder.iterdir()}
+  names = {path.name for path in folders.list_children(folder)}
   shards_dir = folder / tile_paths.SHARDS_DIR
   tars = []
   if tile_paths.SHARDS_DIR in names and shards_dir.is_dir():
     tars = [
       path
-      for path in shards_dir.iterdir()
+      for path in folders.list_children(shards_dir)
       if path.name.endswith(tile_paths.TAR_SUFFIX)
       and not path.name.startswith(".")
     ]

@@ -83,7 +83,7 @@ def check_source(
   names = {shard.name for shard in shards}
   if layout.has_images:
     images_dir = layout.dataset_dir / tile_paths.IMAGES_DIR
-    for folder in images_dir.iterdir():
+    for folder in folders.list_children(images_dir):
       if folder.name in names or not folder.is_dir():
         continue
       tiles = _list_folder(layout.dataset_dir, folder.name)
@@ -202,7 +202,7 @@ def _list_folder(
   pending = [f"{tile_paths.IMAGES_DIR}/{name}"]
   while pending:
     folder = pending.pop()
-    for child in (dataset_dir / folder).iterdir():
+    for child in folders.list_children(dataset_dir / folder):
       path = f"{folder}/{child.name}"
       # (A linked folder could lead anywhere, and in circles.)
       is_folder = child.is_dir() and not os.path.islink(child)
