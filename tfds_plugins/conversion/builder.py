@@ -22,6 +22,7 @@ from tfds_plugins.conversion import finalize
 from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import progress
 from tfds_plugins.conversion import published
+from tfds_plugins.conversion import remote
 from tfds_plugins.conversion import summary
 from tfds_plugins.conversion.options import ConversionOptions
 from tfds_plugins.conversion.options import check_download_config
@@ -77,6 +78,9 @@ class ConversionBuilder(
     )
     self._file_format = kwargs.get("file_format")
     self._account: str | None = None
+    problem = remote.find_obstacle(kwargs.get("data_dir") or "", "data_dir")
+    if problem is not None:
+      raise errors.OptionError(str(problem))
     super().__init__(**kwargs)
 
   def __getstate__(self) -> dict[str, Any]:
@@ -129,6 +133,20 @@ class ConversionBuilder(
   def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
     """Returns how the rows of the config's source become examples."""
 
+  def download_and_prepare(
+    self,
+    *,
+    download_config: tfds.download.DownloadConfig | None = None,
+    **kwargs: Any,
+  ) -> None:
+    """Prepares the dataset: TFDS's own, on object stores as well."""
+    overwrites = (
+      download_config is not None
+      and download_config.download_mode.overwrite_dataset
+    )
+    with remote.preparing(self.data_path, overwrites=overwrites):
+      super().download_and_prepare(download_config=download_config, **kwargs)
+
   def _download_and_prepare(
     self,
     dl_manager: tfds.download.DownloadManager,
@@ -142,7 +160,7 @@ class ConversionBuilder(
         f" {self.info.full_name} to compare yours with. There is one of"
         " laion400m/embeddings."
       )
-    record_files.check_format(self._format_name)
+    record_files.check_format(self._format_name, self.data_path)
     check_download_config(config)
     if config.beam_runner is not None or config.beam_options is not None:
       logging.warning(
