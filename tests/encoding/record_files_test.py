@@ -91,6 +91,6 @@ def test_parquet_groups_are_small(tmp_path):
   assert sizes == [8, 8, 4]
 
 
-def test_a_format_without_its_library_is_refused():
+def test_a_format_without_its_library_is_refused(tmp_path):
   with pytest.raises(errors.OptionError, match="riegeli"):
-    record_files.check_format("riegeli")
+    record_files.check_format("riegeli", epath.Path(tmp_path))

@@ -84,11 +84,10 @@ def run_tasks(
       is_over = done.done()
       if is_over:
         problem = done.exception()
-      for path in list(work.path.iterdir()):
-        task = missing.get(path.name)
-        receipt = task and task_lib.find_receipt(task)
-        if receipt:
-          del missing[path.name]
+      for name in missing.keys() & work.list_names():
+        receipt = task_lib.find_receipt(missing[name])
+        if receipt is not None:
+          del missing[name]
           yield receipt
       if is_over:
         break

@@ -21,6 +21,7 @@ from etils import epath
 import filelock
 
 from tfds_plugins import errors
+from tfds_plugins.conversion import remote
 
 _LOCK_FILENAME = "lock"
 _OWNER_FILENAME = "owner.json"
@@ -97,7 +98,7 @@ class BuildLock(contextlib.AbstractContextManager):
     Returns:
       Whether it was taken; False where there are no such locks.
     """
-    if "://" in str(self._folder):
+    if remote.is_remote(self._folder):
       return False
     path = self._folder / _LOCK_FILENAME
     lock = filelock.FileLock(os.fspath(path), timeout=0, thread_local=False)

@@ -26,6 +26,7 @@ from tfds_plugins.conversion import fingerprints
 from tfds_plugins.conversion import plan
 from tfds_plugins.conversion import progress
 from tfds_plugins.conversion import published
+from tfds_plugins.conversion import remote
 from tfds_plugins.conversion import source_shards
 from tfds_plugins.conversion import summary
 from tfds_plugins.conversion import update as update_lib
@@ -106,6 +107,9 @@ class ConversionBuilder(
     self._kept: Mapping[str, Sequence[Task]] | None = None
     self._num_tasks: int | None = None
     self._manual_dir = ""
+    problem = remote.find_obstacle(kwargs.get("data_dir") or "", "data_dir")
+    if problem is not None:
+      raise errors.OptionError(str(problem))
     super().__init__(**kwargs)
 
   def __getstate__(self) -> dict[str, Any]:
@@ -202,7 +206,8 @@ class ConversionBuilder(
     mode = config.download_mode
     is_update = self._options.update is not None and not mode.overwrite_dataset
     if mode is _UPDATE_INFO or (
-      self.data_path.exists() and not (mode.overwrite_dataset or is_update)
+      remote.has_dataset(self.data_path)
+      and not (mode.overwrite_dataset or is_update)
     ):
       if mode is not _UPDATE_INFO:
         self._report_changes(config.manual_dir)
@@ -215,10 +220,11 @@ class ConversionBuilder(
       with work.claim():
         if mode.overwrite_dataset:
           work.clear()
-        if is_update and self.data_path.exists():
+        if is_update and remote.has_dataset(self.data_path):
           self._update(work, arguments)
         else:
-          super().download_and_prepare(**arguments)
+          with remote.preparing(self.data_path):
+            super().download_and_prepare(**arguments)
         if self._account is None:
           # Another process has been faster, or nothing had to be done.
           self.info.read_from_directory(self.data_path)
@@ -291,7 +297,12 @@ class ConversionBuilder(
         f"{self.data_path / source_shards.FILENAME} is missing or damaged: what"
         " the dataset was made of is not known. Build it with --overwrite."
       )
-    check_update(config, self._options, is_part=made_of.is_part)
+    check_update(
+      config,
+      self._options,
+      is_part=made_of.is_part,
+      is_remote=remote.is_remote(self.data_path),
+    )
     config = config.replace(manual_dir=config.manual_dir or made_of.manual_dir)
     changes = self._find_changes(
       made_of, epath.Path(config.manual_dir).expanduser()
@@ -345,7 +356,7 @@ class ConversionBuilder(
         f" {self.info.full_name} to compare yours with. There is one of"
         " laion400m/embeddings."
       )
-    record_files.check_format(self._format_name)
+    record_files.check_format(self._format_name, self.data_path)
     check_download_config(config)
     sources = self._find_sources(dl_manager, config)
     self._manual_dir = str(get_manual_dir(dl_manager))
@@ -365,6 +376,7 @@ class ConversionBuilder(
     recipe = self._make_recipe(self._make_specs())
     shards, tasks = self._plan(sources, recipe, config)
     receipts = self._run_tasks(tasks, config)
+    self._work.notice_workers()
     split_infos, all_tasks, all_receipts = [], [], []
     empty = [
       split
@@ -372,6 +384,17 @@ class ConversionBuilder(
       if not any(receipt.num_examples for receipt in some)
     ]
     limit = config.max_examples_per_split
+    # First of all: on an object store, a file can be moved to a folder only when
+    # there is something in it.
+    source_shards.write(
+      self.data_path,
+      self._manual_dir,
+      {
+        split: [*shards[split], *source.empty]
+        for split, source in sources.items()
+      },
+      limit,
+    )
     for split in sources:
       # (A limit on examples has a fingerprint of its own.)
       done = [
@@ -395,15 +418,6 @@ class ConversionBuilder(
       if info is not None:
         split_infos.append(info)
     finalize.write_accounts(self.data_path, all_tasks, all_receipts)
-    source_shards.write(
-      self.data_path,
-      self._manual_dir,
-      {
-        split: [*shards[split], *source.empty]
-        for split, source in sources.items()
-      },
-      limit,
-    )
     self.info.set_splits(splits_lib.SplitDict(split_infos))
     self._account = summary.summarize(
       all_receipts,

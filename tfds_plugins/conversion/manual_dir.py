@@ -8,6 +8,8 @@ from etils import epath
 import tensorflow_datasets as tfds
 
 from tfds_plugins import dataset_names
+from tfds_plugins import errors
+from tfds_plugins.conversion import remote
 from tfds_plugins.sources import tables
 from tfds_plugins.sources.img2dataset import listing
 from tfds_plugins.sources.rows import Source
@@ -18,7 +20,13 @@ def get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
 
   TFDS raises a bare AssertionError then, or NotADirectoryError for a file; the
   search for the source has more to say.
+
+  Raises:
+    errors.ManualDirError: the file system is one that cannot be reached.
   """
+  problem = remote.find_obstacle(dl_manager._manual_dir or "", "manual_dir")  # pylint: disable=protected-access
+  if problem is not None:
+    raise errors.ManualDirError(str(problem))
   try:
     return epath.Path(dl_manager.manual_dir)
   except (AssertionError, OSError):

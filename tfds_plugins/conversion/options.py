@@ -81,7 +81,7 @@ def check_download_config(config: Any) -> None:
 
 
 def check_update(
-  config: Any, options: ConversionOptions, *, is_part: bool
+  config: Any, options: ConversionOptions, *, is_part: bool, is_remote: bool
 ) -> None:
   """Checks whether a dataset can be updated.
 
@@ -89,10 +89,17 @@ def check_update(
     config: the `tfds.download.DownloadConfig`.
     options: their `update` is asked for.
     is_part: whether the dataset is a part of its source on purpose.
+    is_remote: whether it is on an object store.
 
   Raises:
     errors.OptionError: it cannot.
   """
+  if is_remote:
+    raise errors.OptionError(
+      "update: an updated dataset takes the place of the one that is there by"
+      " renaming its folder, and folders of object stores cannot be renamed."
+      " Build it with --overwrite, or update a copy on a disk."
+    )
   if config.max_examples_per_split is not None or is_part:
     raise errors.OptionError(
       "update: the dataset has a part of its source on purpose"

@@ -22,9 +22,11 @@ from tensorflow_datasets.core import constants
 
 from tfds_plugins import errors
 from tfds_plugins.conversion import build_lock
+from tfds_plugins.conversion import remote
 from tfds_plugins.conversion import task as task_lib
 from tfds_plugins.conversion.receipts import ShardReceipt
 from tfds_plugins.sources import checking
+from tfds_plugins.sources import folders
 
 _SUFFIX = ".unfinished"
 # A dataset that will take the place of the one that is there, and that one when
@@ -81,9 +83,9 @@ class WorkDir:
 
   def clear(self) -> None:
     """Forgets what has been converted, to start over."""
-    for path in list(self.path.iterdir()):
-      if _is_task_file(path.name):
-        path.unlink()
+    for name in self.list_names():
+      if _is_task_file(name):
+        (self.path / name).unlink()
 
   def remove(self) -> None:
     """Removes the folder: the dataset is there, or nothing is worth keeping."""
@@ -95,13 +97,27 @@ class WorkDir:
   def count_receipts(self) -> int:
     """Returns how many tasks have been run."""
     suffix = f".{task_lib.RECEIPT_SUFFIX}"
-    return sum(path.name.endswith(suffix) for path in self.path.iterdir())
+    return sum(name.endswith(suffix) for name in self.list_names())
+
+  def list_names(self) -> set[str]:
+    """Returns the names of the files in the folder, those of workers as well."""
+    self.notice_workers()
+    return {path.name for path in folders.list_children(self.path)}
+
+  def notice_workers(self) -> None:
+    """Makes the files that other processes have written known in this one.
+
+    fsspec remembers what it has listed on an object store until it writes there
+    itself.
+    """
+    if remote.is_remote(self.path):
+      (self.path / _NOTE_FILENAME).write_text(_NOTE)
 
   def find_receipts(
     self, tasks: Sequence[task_lib.Task]
   ) -> list[ShardReceipt | None]:
     """Returns the receipts of tasks that have been run, None for others."""
-    names = {path.name for path in self.path.iterdir()}
+    names = self.list_names()
     return checking.map_all(
       lambda task: (
         task_lib.find_receipt(task) if task.receipt_path.name in names else None
@@ -127,9 +143,9 @@ class WorkDir:
     for path in (self.updated_path, self._replaced_path):
       if path.exists():
         path.rmtree()
-    for path in list(self.path.iterdir()):
-      if task_lib.is_leftover(path.name):
-        path.unlink(missing_ok=True)
+    for name in self.list_names():
+      if task_lib.is_leftover(name):
+        (self.path / name).unlink(missing_ok=True)
     # TFDS's temporary folders: no build but this one is running.
     prefix = constants.INCOMPLETE_PREFIX
     for name in (self._data_path.name, self.updated_path.name):
@@ -172,7 +188,7 @@ def lend(source: epath.Path, target: epath.Path) -> None:
 
 
 def _link(source: epath.Path, target: epath.Path) -> bool:
-  if "://" in str(source) or "://" in str(target):
+  if remote.is_remote(source) or remote.is_remote(target):
     return False
   try:
     os.link(source, target)

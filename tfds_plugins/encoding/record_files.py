@@ -37,17 +37,26 @@ _FOOT = struct.Struct("<I")  # The checksum that comes after it.
 _PARQUET_SCHEMA = pa.schema([pa.field("data", pa.binary())])
 # The modules that write a format, where they are not our own dependencies.
 _OPTIONAL_MODULES = {"array_record": "array_record", "riegeli": "riegeli"}
+# Formats whose library opens files by itself, and local ones alone.
+_LOCAL_FORMATS = {"array_record"}
 
 
-def check_format(file_format: str) -> None:
-  """Checks that files of a format can be written here.
+def check_format(file_format: str, folder: epath.Path) -> None:
+  """Checks that files of a format can be written.
 
   Args:
     file_format: value of a `tfds.core.FileFormat`.
+    folder: where to.
 
   Raises:
-    errors.OptionError: the library that writes the format is not installed.
+    errors.OptionError: the library that writes the format is not installed, or
+      cannot write there.
   """
+  if file_format in _LOCAL_FORMATS and "://" in str(folder):
+    raise errors.OptionError(
+      f"file_format='{file_format}' can be written to local folders alone, not"
+      f" to {folder}. Choose another format, or a local data_dir."
+    )
   module = _OPTIONAL_MODULES.get(file_format)
   if module is not None and importlib.util.find_spec(module) is None:
     raise errors.OptionError(

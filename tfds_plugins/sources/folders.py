@@ -13,6 +13,8 @@ from etils import epath
 from tfds_plugins import errors
 
 _MAX_LISTED_NAMES = 12
+# The time of the last change of a file of which it is not told.
+UNKNOWN_TIME = 0
 
 
 def list_candidate_dirs(
@@ -59,6 +61,22 @@ def list_candidate_dirs(
     manual_dir,
   ]
   return [path for path in candidates if path.is_dir()]
+
+
+def list_children(folder: epath.Path) -> list[epath.Path]:
+  """Returns what lies in a folder, in no particular order.
+
+  The console of an object store makes a folder by an empty object of its name,
+  and fsspec lists that among what is in it: the folder would be its own
+  sub-folder, and everything in it there twice.
+
+  Args:
+    folder: local or remote.
+
+  Raises:
+    OSError: there is none.
+  """
+  return [path for path in folder.iterdir() if path != folder]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
@@ -109,7 +127,9 @@ def get_identity(path: epath.Path) -> tuple[int, int]:
 
   Returns:
     Its size in bytes and the time of its last change: nanoseconds since 1970
-    where it is a local file, else of whole seconds.
+    where it is a local file, else of whole seconds; `UNKNOWN_TIME` where epath
+    does not tell, as for s3:// (`epath/backend.py` looks for `mtime`, which
+    s3fs calls `LastModified`).
   """
   if "://" in str(path):
     status = path.stat()

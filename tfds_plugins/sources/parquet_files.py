@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from tfds_plugins import errors
 from tfds_plugins.sources import folders
+from tfds_plugins.sources import raw_files
 
 # Pages are read through a buffer of this size, for a column of a row group can
 # have all of a million rows.
@@ -120,6 +121,8 @@ def open_file(
   with reading(str(path), to_do):
     folders.check_regular(path)
     opened = cast(Any, stack.enter_context(path.open("rb")))
+    # Columns are read side by side, each at its place.
+    opened = raw_files.without_read_ahead(opened)
     file = pq.ParquetFile(opened, buffer_size=buffer_bytes)
     schema = file.schema_arrow
     names = schema.names  # Decoded here, so that wrong bytes are told here.

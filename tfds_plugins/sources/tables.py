@@ -99,7 +99,7 @@ def list_tables(
   found = "; ".join(
     f"in {path}: {folders.shorten(names) if names else 'nothing'}"
     for path in candidates
-    for names in [sorted(child.name for child in path.iterdir())]
+    for names in [sorted(child.name for child in folders.list_children(path))]
   )
   problem = errors.Problem(
     what="No parquet of metadata was found.",
@@ -186,7 +186,7 @@ def _list_parquets(folder: epath.Path) -> list[epath.Path]:
     return []
   paths = [
     path
-    for path in folder.iterdir()
+    for path in folders.list_children(folder)
     if path.name.endswith(_SUFFIX) and not path.name.startswith((".", "_"))
   ]
   return sorted(paths, key=lambda path: folders.natural_key(path.name))

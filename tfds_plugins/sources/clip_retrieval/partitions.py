@@ -188,7 +188,9 @@ def _list_files(folder: epath.Path) -> list[tuple[str, epath.Path]]:
   for place in (folder, *(folder / name for name in _FOLDERS)):
     if place == folder or place.is_dir():
       files += [
-        (path.name, path) for path in place.iterdir() if parse_name(path.name)
+        (path.name, path)
+        for path in folders.list_children(place)
+        if parse_name(path.name)
       ]
   return sorted(files)
 

@@ -81,7 +81,7 @@ def _list_images(folder: epath.Path) -> dict[str, epath.Path | None]:
   metadata.
   """
   images: dict[str, epath.Path | None] = {}
-  for path in sorted(folder.iterdir(), key=lambda path: path.name):
+  for path in sorted(folders.list_children(folder), key=lambda path: path.name):
     key, _, extension = path.name.partition(".")
     extension = extension.lower()
     if not key:  # A hidden file.

@@ -149,7 +149,7 @@ def _describe_folders(existing: Sequence[epath.Path]) -> tuple[str, str]:
   found = []
   names: set[str] = set()
   for folder in existing:
-    inside = sorted(path.name for path in folder.iterdir())
+    inside = sorted(path.name for path in folders.list_children(folder))
     names.update(inside)
     found.append(
       f"in {folder}: {folders.shorten(inside) if inside else 'nothing'}"
@@ -220,7 +220,7 @@ class _FolderContent:
   """What lies in one folder."""
 
   def __init__(self, folder: epath.Path, prefix: str):
-    self.files = {path.name: path for path in folder.iterdir()}
+    self.files = {path.name: path for path in folders.list_children(folder)}
     self._prefix = prefix
     self._shard_dirs: set[str] = set()
     self.unreadable: list[str] = []

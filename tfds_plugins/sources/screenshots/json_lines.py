@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
 
+from tfds_plugins.sources import raw_files
+
 _BOM = b"\xef\xbb\xbf"
 # A question, an answer and three paths are some 500 bytes. What the parser makes
 # of a line can take twenty times its size.
@@ -38,6 +40,7 @@ def iter_lines(file: Any) -> Iterator[Line]:
   Args:
     file: an open binary file at position 0.
   """
+  file = raw_files.buffer_lines(file)
   number = offset = 0
   while data := file.readline(MAX_LINE_BYTES + 1):
     number += 1

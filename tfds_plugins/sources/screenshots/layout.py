@@ -61,7 +61,9 @@ def find_layout(
     where=", ".join(map(str, candidates)),
     expected=_EXPECTED,
     found="; ".join(
-      folders.shorten(sorted(path.name for path in folder.iterdir()))
+      folders.shorten(
+        sorted(path.name for path in folders.list_children(folder))
+      )
       or "nothing"
       for folder in candidates
     ),
@@ -109,18 +111,18 @@ def list_tile_paths(dataset_dir: epath.Path) -> list[str]:
 def list_image_dirs(layout: Layout) -> list[epath.Path]:
   """Returns the folders of extracted tars, in the order of their numbers."""
   images_dir = layout.dataset_dir / tile_paths.IMAGES_DIR
-  found = [path for path in images_dir.iterdir() if path.is_dir()]
+  found = [path for path in folders.list_children(images_dir) if path.is_dir()]
   return sorted(found, key=lambda path: folders.natural_key(path.name))
 
 
 def _look_at(folder: epath.Path) -> Layout:
-  names = {path.name for path in folder.iterdir()}
+  names = {path.name for path in folders.list_children(folder)}
   shards_dir = folder / tile_paths.SHARDS_DIR
   tars = []
   if tile_paths.SHARDS_DIR in names and shards_dir.is_dir():
     tars = [
       path
-      for path in shards_dir.iterdir()
+      for path in folders.list_children(shards_dir)
       if path.name.endswith(tile_paths.TAR_SUFFIX)
       and not path.name.startswith(".")
     ]

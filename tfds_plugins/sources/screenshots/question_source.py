@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from tfds_plugins import errors
 from tfds_plugins.sources import arrays
+from tfds_plugins.sources import raw_files
 from tfds_plugins.sources.rows import IMAGE_COLUMN
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import IncompleteRow
@@ -70,9 +71,10 @@ def iter_batches(
   )
   memory = (arrays.BinaryBuffer(), arrays.BinaryBuffer())
   with (
-    epath.Path(shard.lines_path).open("rb") as file,
+    epath.Path(shard.lines_path).open("rb") as opened,
     tile_reader.TileReader(dataset_dir, index.tars) as reader,
   ):
+    file = raw_files.without_read_ahead(opened)
     for rows in row_order.iter_chunks(
       order, _READ_ROWS, json_lines.MAX_CHUNK_BYTES
     ):

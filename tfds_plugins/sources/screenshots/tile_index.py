@@ -13,7 +13,8 @@ and, as the schema's metadata under `tars`, a JSON list of objects {name, size,
 mtime, end, num_repeated}: what the tar was like when it was read (size in
 bytes, mtime in nanoseconds), how it ended, and how many members came again later (the
 last one counts, as for whoever extracts them). Another size or time, and the tar
-is read again.
+is read again; and always where the time is 0, as of objects in S3, of which epath
+does not tell it.
 """
 
 from __future__ import annotations

@@ -265,8 +265,10 @@ class TileReader:
 
 
 def _unbuffer(file: Any) -> Any:
-  """Returns a local file without its buffer: tiles are read at once."""
-  return file.detach() if isinstance(file, io.BufferedReader) else file
+  """Returns a file without its buffer: tiles are read at once."""
+  if isinstance(file, io.BufferedReader):
+    return file.detach()
+  return raw_files.without_read_ahead(file)
 
 
 def _read_into(

@@ -14,6 +14,7 @@ from tfds_plugins import errors
 from tfds_plugins.sources import arrays
 from tfds_plugins.sources import checking
 from tfds_plugins.sources import folders
+from tfds_plugins.sources import raw_files
 from tfds_plugins.sources import tar as tar_lib
 from tfds_plugins.sources.screenshots import tile_paths
 from tfds_plugins.sources.screenshots.tile_index import SCHEMA
@@ -38,7 +39,8 @@ def make_index(
   Args:
     tars: the files.
     known: indexes of earlier builds. What they say of a tar is taken if it has
-      the same size and time.
+      the same size and time. Of a tar without a time nothing is: tars have
+      round sizes, and another one may well have the same.
 
   Raises:
     errors.SourceError: a file is no tar; all of them are named.
@@ -47,6 +49,7 @@ def make_index(
     (tar.name, tar.size, tar.mtime): (index, i)
     for index in known
     for i, tar in enumerate(index.tars)
+    if tar.mtime != folders.UNKNOWN_TIME
   }
 
   def get(path: epath.Path) -> tuple[IndexedTar, pa.Table]:
@@ -82,7 +85,10 @@ def _read_tar(
   num_repeated = 0
   with path.open("rb") as file:
     reader = tar_lib.TarReader(
-      file, size, window_bytes=_WINDOW_BYTES, with_links=True
+      raw_files.without_read_ahead(file),
+      size,
+      window_bytes=_WINDOW_BYTES,
+      with_links=True,
     )
     for window in reader.iter_windows(lambda member: False):
       for member in window:

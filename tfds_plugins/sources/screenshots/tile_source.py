@@ -235,7 +235,7 @@ def _list_folder(
   pending = [f"{tile_paths.IMAGES_DIR}/{name}"]
   while pending:
     folder = pending.pop()
-    for child in (dataset_dir / folder).iterdir():
+    for child in folders.list_children(dataset_dir / folder):
       path = f"{folder}/{child.name}"
       # (A linked folder could lead anywhere, and in circles.)
       is_folder = child.is_dir() and not os.path.islink(child)
