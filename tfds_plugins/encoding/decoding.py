@@ -66,6 +66,16 @@ _DECODE_ERRORS = (
 )
 _MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 MAX_PNG_SIDE = 1_000_000  # libpng's own limit, which TensorFlow leaves as it is
+# What decoding an image may take in memory. A damaged header can claim any size,
+# and decoders believe it: Pillow's own limit, 179 million pixels, lets an
+# animated WebP of some hundred bytes take 2.7 GB.
+_MAX_DECODING_BYTES = 800_000_000
+# Bytes a pixel, measured: of Pillow's own pixels; with the coefficients that a
+# progressive JPEG keeps of all of them; of all copies that are made of an image
+# that is converted (palette, transparency, canvases of an animation).
+_PIXEL_BYTES = 4
+_PROGRESSIVE_PIXEL_BYTES = 8
+_CONVERTED_PIXEL_BYTES = 20
 # offset of the pixels, size of the header, width, height, bits, compression
 _BMP_HEADER = struct.Struct("<10xIIii2xHI")
 
@@ -113,6 +123,13 @@ def decode(data: bytes) -> UniformImage | RejectedImage:
       # Above half its limit Pillow warns; what counts here is the limit.
       warnings.simplefilter("ignore")
       with Image.open(io.BytesIO(data), formats=_list_formats()) as image:
+        limit = _MAX_DECODING_BYTES // _get_pixel_bytes(image)
+        if image.height * image.width > limit:
+          detail = (
+            f"{image.width:,} x {image.height:,} pixels; of a {image.format} of"
+            f" mode {image.mode}, {limit:,} fit into memory"
+          )
+          return RejectedImage(BOMB, detail)
         image.load()
         if _is_read_alike(data, image):
           return UniformImage(data, image.height, image.width)
@@ -124,6 +141,23 @@ def decode(data: bytes) -> UniformImage | RejectedImage:
   except _DECODE_ERRORS as e:
     reason = TRUNCATED if "truncated" in str(e).lower() else UNDECODABLE
     return RejectedImage(reason, f"{type(e).__name__}: {e}")
+
+
+def _get_pixel_bytes(image: Image.Image) -> int:
+  """Returns what a pixel takes in memory until an image is uniform.
+
+  Args:
+    image: opened, and not loaded yet.
+  """
+  is_jpeg = image.format in ("JPEG", "MPO")
+  if image.mode not in ("RGB", "L") or not (
+    is_jpeg or image.format in ("PNG", "BMP")
+  ):
+    return _CONVERTED_PIXEL_BYTES
+  if "transparency" in image.info or "interlace" in image.info:
+    return _CONVERTED_PIXEL_BYTES
+  is_progressive = is_jpeg and "progressive" in image.info
+  return _PROGRESSIVE_PIXEL_BYTES if is_progressive else _PIXEL_BYTES
 
 
 def _is_read_alike(data: bytes, image: Image.Image) -> bool:

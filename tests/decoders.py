@@ -1,0 +1,21 @@
+"""The two decoders of `tfds.features.Image`, which must agree."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+
+def decode_with_tensorflow(data: bytes) -> np.ndarray:
+  """Decodes as `tfds.features.Image().decode_example` does."""
+  return tf.image.decode_image(data, channels=3).numpy()
+
+
+def decode_with_pillow(data: bytes) -> np.ndarray:
+  """Decodes as `tfds.features.Image().decode_example_np` does."""
+  with Image.open(io.BytesIO(data)) as image:
+    values = np.asarray(image)
+  return np.stack([values] * 3, axis=-1) if values.ndim == 2 else values
