@@ -123,17 +123,14 @@ def decode(data: bytes) -> UniformImage | RejectedImage:
       # Above half its limit Pillow warns; what counts here is the limit.
       warnings.simplefilter("ignore")
       with Image.open(io.BytesIO(data), formats=_list_formats()) as image:
-        limit = _MAX_DECODING_BYTES // _get_pixel_bytes(image)
-        if image.height * image.width > limit:
-          detail = (
-            f"{image.width:,} x {image.height:,} pixels; of a {image.format} of"
-            f" mode {image.mode}, {limit:,} fit into memory"
-          )
-          return RejectedImage(BOMB, detail)
+        rejected = _find_excess(image, _get_pixel_bytes(image))
+        if rejected is not None:
+          return rejected
         image.load()
         if _is_read_alike(data, image):
           return UniformImage(data, image.height, image.width)
-        return _to_rgb_png(image)
+        rejected = _find_excess(image, _CONVERTED_PIXEL_BYTES)
+        return _to_rgb_png(image) if rejected is None else rejected
   except Image.DecompressionBombError as e:
     return RejectedImage(BOMB, str(e))
   except UnidentifiedImageError:
@@ -141,6 +138,18 @@ def decode(data: bytes) -> UniformImage | RejectedImage:
   except _DECODE_ERRORS as e:
     reason = TRUNCATED if "truncated" in str(e).lower() else UNDECODABLE
     return RejectedImage(reason, f"{type(e).__name__}: {e}")
+
+
+def _find_excess(image: Image.Image, pixel_bytes: int) -> RejectedImage | None:
+  """Rejects an image of which every pixel would take so much memory."""
+  limit = _MAX_DECODING_BYTES // pixel_bytes
+  if image.height * image.width <= limit:
+    return None
+  return RejectedImage(
+    BOMB,
+    f"{image.width:,} x {image.height:,} pixels; of a {image.format} of mode"
+    f" {image.mode} like this one, {limit:,} fit into memory",
+  )
 
 
 def _get_pixel_bytes(image: Image.Image) -> int:
