@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -19,3 +20,17 @@ def decode_with_pillow(data: bytes) -> np.ndarray:
   with Image.open(io.BytesIO(data)) as image:
     values = np.asarray(image)
   return np.stack([values] * 3, axis=-1) if values.ndim == 2 else values
+
+
+def check_alike(data: bytes, *, max_pixels: int) -> None:
+  """Checks that both make the same shape of an image, unless it is too large."""
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # Damaged images make Pillow warn.
+    with Image.open(io.BytesIO(data)) as image:
+      if image.width * image.height > max_pixels:
+        return
+    first = decode_with_tensorflow(data)
+    second = decode_with_pillow(data)
+  assert first.shape == second.shape, data
+  assert first.shape[2] == 3
+  assert first.dtype == second.dtype == np.uint8

@@ -51,6 +51,11 @@ class Mutation:
   def __str__(self) -> str:
     return f"{self.kind} {self.number}"
 
+  @property
+  def is_forged(self) -> bool:
+    """Whether checksums may hold all the same."""
+    return self.kind in ("sealed", "resized", "several")
+
   def apply(self, data: bytes) -> bytes:
     """Returns the damaged bytes."""
     return KINDS[self.kind](data, self.number)
@@ -205,6 +210,8 @@ def _sealed(data: bytes, seed: int) -> bytes:
   return data[:start] + seal(changed) + data[stop:]
 
 
+# Headers are shorter.
+_MIN_IMAGE_BYTES = 40
 # Sizes that headers claim: about the most that Pillow takes, the most that fits
 # into 16 bits one way or the other, and a little wrong.
 _CLAIMED = [
@@ -230,6 +237,8 @@ def claim_size(data: bytes, width: int, height: int) -> bytes:
     height: pixels.
   """
   changed = bytearray(data)
+  if len(data) < _MIN_IMAGE_BYTES:
+    return data
   frame = re.search(
     rb"\xff\xd8\xff[\xe0-\xef].*?\xff[\xc0-\xc2]\0[\x0b\x11]\x08", data, re.S
   )
@@ -249,7 +258,7 @@ def claim_size(data: bytes, width: int, height: int) -> bytes:
   elif data[8:16] == b"WEBPVP8 ":
     struct.pack_into("<HH", changed, 26, width & 0x3FFF, height & 0x3FFF)
   elif frame is not None:
-    struct.pack_into(">HH", changed, frame.end(), height, width)
+    changed[frame.end() : frame.end() + 4] = struct.pack(">HH", height, width)
   return bytes(changed)
 
 
