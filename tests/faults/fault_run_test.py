@@ -1,12 +1,14 @@
-"""Tests that a reader which misbehaves is found out, and with which input."""
+"""Tests of the tests: a reader that misbehaves is found out, with its input."""
 
 import dataclasses
 
 import fault_run
 import fault_sources
 import misbehaving
+import mutations
 from mutations import Mutation
 import pytest
+import shards
 import source_job
 
 # Which leave the rows as they are: in what no reader looks at.
@@ -19,6 +21,16 @@ def run(folder, read, *, max_seconds=20):
   case = dataclasses.replace(case, name="case", recipe=recipe)
   job = source_job.SourceJob(case=case, inputs=INPUTS)
   return fault_run.run_jobs([job], folder, max_seconds=max_seconds)
+
+
+@pytest.mark.parametrize("kind", mutations.KINDS)
+def test_a_damage_is_the_same_each_time(kind):
+  data = shards.encode(shards.noise(0), "PNG") * 3
+  made = [Mutation(kind, n).apply(data) for n in range(50)]
+
+  assert made == [Mutation(kind, n).apply(data) for n in range(50)]
+  assert len(set(made)) > 10 or kind == "resized"
+  assert sum(damaged != data for damaged in made) > 30
 
 
 @pytest.mark.slow
