@@ -1,10 +1,12 @@
 """Tests of the images: both of TFDS's decoders must agree on what goes through."""
 
-import io
 import os
 import struct
 import zlib
 
+from decoders import decode_with_pillow
+from decoders import decode_with_tensorflow
+from faults import mutations
 from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -13,7 +15,6 @@ from PIL import Image
 import pyarrow as pa
 import pytest
 import shards
-import tensorflow as tf
 
 from tfds_plugins.encoding import decoding
 from tfds_plugins.encoding import images
@@ -21,18 +22,6 @@ from tfds_plugins.encoding import jpeg
 
 encode = shards.encode
 NOISE = shards.noise(0)
-
-
-def decode_with_tensorflow(data: bytes) -> np.ndarray:
-  """Decodes as `tfds.features.Image().decode_example` does."""
-  return tf.image.decode_image(data, channels=3).numpy()
-
-
-def decode_with_pillow(data: bytes) -> np.ndarray:
-  """Decodes as `tfds.features.Image().decode_example_np` does."""
-  with Image.open(io.BytesIO(data)) as image:
-    values = np.asarray(image)
-  return np.stack([values] * 3, axis=-1) if values.ndim == 2 else values
 
 
 def assert_uniform(result, tolerance=4):
@@ -248,6 +237,35 @@ def test_decompression_bombs_are_rejected(monkeypatch, image_format):
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4999)
 
   assert images.ImageNormalizer().normalize(data).reason == "decompression_bomb"
+
+
+@pytest.mark.parametrize(
+  ("image_format", "options", "width", "limit"),
+  [
+    ("JPEG", {"progressive": True}, 13_000, "100,000,000"),
+    # (Stray bytes before the end: TensorFlow gives up, it would be converted.)
+    ("JPEG", {}, 7000, "40,000,000"),
+    ("GIF", {}, 6400, "40,000,000"),
+    ("GIF", {"transparency": 1}, 6400, "40,000,000"),
+    ("WEBP", {"save_all": True, "append_images": [NOISE]}, 6400, "40,000,000"),
+  ],
+)
+def test_a_header_that_claims_too_much_takes_no_memory(
+  image_format, options, width, limit
+):
+  """Up to 2.7 GB, for an image of a kilobyte with a few wrong bits."""
+  image = shards.noise(1)
+  data = encode(image.quantize(8), "GIF", **options)
+  if image_format != "GIF":
+    data = encode(image, image_format, **options)
+  if not options and image_format == "JPEG":
+    data = data[:-2] + b"\xff\x01" + data[-2:]
+  assert isinstance(normalize(data), decoding.UniformImage)
+
+  result = normalize(mutations.claim_size(data, width, width))
+
+  assert result.reason == "decompression_bomb"
+  assert f"{limit} fit into memory" in result.detail
 
 
 def test_a_remembered_encoder_does_not_open_the_door_to_bombs(monkeypatch):

@@ -235,3 +235,23 @@ def test_unwanted_members_are_passed_without_reading(tmp_path: pathlib.Path):
 
   assert found == {b"a.bin": None, b"b.jpg": b"image"}
   assert sum(reads) < 1 << 16
+
+
+@pytest.mark.parametrize("num_blocks", [1, 2, 200])
+def test_zeros_are_no_end_if_anything_follows(num_blocks):
+  """Sectors that were lost look like the end marker, and hide what follows."""
+  data = make_tar([(f"{i}.jpg", b"1" * 600) for i in range(300)])
+  start = data.index(b"7.jpg") // 512 * 512
+  stop = start + num_blocks * 512
+
+  found, end = read_all(data[:start] + bytes(stop - start) + data[stop:])
+
+  assert list(found) == [f"{i}.jpg" for i in range(7)]
+  assert end is tar.End.CORRUPT
+
+
+def test_an_archive_behind_another_is_not_passed_over_in_silence():
+  first, second = (make_tar([(f"{i}.jpg", b"1")]) for i in range(2))
+
+  assert read_all(first + second) == ({"0.jpg": b"1"}, tar.End.CORRUPT)
+  assert read_all(first + bytes(1 << 17)) == ({"0.jpg": b"1"}, tar.End.MARKER)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import contextlib
 import dataclasses
 import errno
+import functools
 import uuid
 
 from etils import epath
@@ -225,13 +226,21 @@ def _file_error(task: Task, error: OSError) -> errors.ConversionError:
   return errors.ConversionError(str(problem))
 
 
+@functools.lru_cache(maxsize=1)
+def _get_encoder(
+  specs: tuple[tf_example.FeatureSpec, ...],
+) -> tf_example.ExampleEncoder:
+  """Returns an encoder, whose tables take longer to make than a small shard."""
+  return tf_example.ExampleEncoder(specs)
+
+
 class _Converter:
   """Walks a task's rows and keeps the accounts."""
 
   def __init__(self, task: Task, ledger: receipts.LedgerWriter):
     self._task = task
     self._ledger = ledger
-    self._encoder = tf_example.ExampleEncoder(task.recipe.specs)
+    self._encoder = _get_encoder(tuple(task.recipe.specs))
     # A task of its own each time: what it decides may not depend on which
     # tasks the same process ran before.
     self._normalizer = images.ImageNormalizer(

@@ -66,6 +66,16 @@ _DECODE_ERRORS = (
 )
 _MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 MAX_PNG_SIDE = 1_000_000  # libpng's own limit, which TensorFlow leaves as it is
+# What decoding an image may take in memory. A damaged header can claim any size,
+# and decoders believe it: Pillow's own limit, 179 million pixels, lets an
+# animated WebP of some hundred bytes take 2.7 GB.
+_MAX_DECODING_BYTES = 800_000_000
+# Bytes a pixel, measured: of Pillow's own pixels; with the coefficients that a
+# progressive JPEG keeps of all of them; of all copies that are made of an image
+# that is converted (palette, transparency, canvases of an animation).
+_PIXEL_BYTES = 4
+_PROGRESSIVE_PIXEL_BYTES = 8
+_CONVERTED_PIXEL_BYTES = 20
 # offset of the pixels, size of the header, width, height, bits, compression
 _BMP_HEADER = struct.Struct("<10xIIii2xHI")
 
@@ -113,10 +123,14 @@ def decode(data: bytes) -> UniformImage | RejectedImage:
       # Above half its limit Pillow warns; what counts here is the limit.
       warnings.simplefilter("ignore")
       with Image.open(io.BytesIO(data), formats=_list_formats()) as image:
+        rejected = _find_excess(image, _get_pixel_bytes(image))
+        if rejected is not None:
+          return rejected
         image.load()
         if _is_read_alike(data, image):
           return UniformImage(data, image.height, image.width)
-        return _to_rgb_png(image)
+        rejected = _find_excess(image, _CONVERTED_PIXEL_BYTES)
+        return _to_rgb_png(image) if rejected is None else rejected
   except Image.DecompressionBombError as e:
     return RejectedImage(BOMB, str(e))
   except UnidentifiedImageError:
@@ -124,6 +138,35 @@ def decode(data: bytes) -> UniformImage | RejectedImage:
   except _DECODE_ERRORS as e:
     reason = TRUNCATED if "truncated" in str(e).lower() else UNDECODABLE
     return RejectedImage(reason, f"{type(e).__name__}: {e}")
+
+
+def _find_excess(image: Image.Image, pixel_bytes: int) -> RejectedImage | None:
+  """Rejects an image of which every pixel would take so much memory."""
+  limit = _MAX_DECODING_BYTES // pixel_bytes
+  if image.height * image.width <= limit:
+    return None
+  return RejectedImage(
+    BOMB,
+    f"{image.width:,} x {image.height:,} pixels; of a {image.format} of mode"
+    f" {image.mode} like this one, {limit:,} fit into memory",
+  )
+
+
+def _get_pixel_bytes(image: Image.Image) -> int:
+  """Returns what a pixel takes in memory until an image is uniform.
+
+  Args:
+    image: opened, and not loaded yet.
+  """
+  is_jpeg = image.format in ("JPEG", "MPO")
+  if image.mode not in ("RGB", "L") or not (
+    is_jpeg or image.format in ("PNG", "BMP")
+  ):
+    return _CONVERTED_PIXEL_BYTES
+  if "transparency" in image.info or "interlace" in image.info:
+    return _CONVERTED_PIXEL_BYTES
+  is_progressive = is_jpeg and "progressive" in image.info
+  return _PROGRESSIVE_PIXEL_BYTES if is_progressive else _PIXEL_BYTES
 
 
 def _is_read_alike(data: bytes, image: Image.Image) -> bool:

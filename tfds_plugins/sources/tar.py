@@ -28,6 +28,8 @@ BLOCK_BYTES = 512
 WINDOW_BYTES = 16 << 20
 _MAGIC = np.frombuffer(b"ustar", np.uint8)
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
+# Zeros behind an archive are looked at so many at a time.
+_BLANK_BYTES = 1 << 16
 # Names and pax records are far below this; a larger one is a damaged header.
 _MAX_EXTENSION_BYTES = 1 << 20
 _MAX_DECIMAL_DIGITS = 18
@@ -48,7 +50,7 @@ class End(enum.Enum):
   """How an archive ended.
 
   Attributes:
-    MARKER: with the block of zeros that ends a complete archive.
+    MARKER: with zeros up to the end of the file, as a complete archive does.
     TRUNCATED: the file stopped before the marker or inside a member.
     CORRUPT: at a block that is no header.
   """
@@ -229,7 +231,7 @@ class TarReader:
 
     Yields:
       The members that end in one window. Afterwards `end` says how the archive
-      ended; what follows its end marker is not looked at.
+      ended.
     """
     while self.end is None:
       self._fill()
@@ -273,7 +275,11 @@ class TarReader:
       if header is None:
         block = bytes(view[position : position + BLOCK_BYTES])
         if block == _ZERO_BLOCK:
-          return members, self._stop(End.MARKER, position)
+          # Zeros in the middle are sectors that were never written, or another
+          # archive follows: either way there are rows that nobody would miss.
+          is_end = self._is_blank_from(position)
+          end = End.MARKER if is_end else End.CORRUPT
+          return members, self._stop(end, position)
         header = parse_header(block)
         if header is None:
           return members, self._stop(End.CORRUPT, position)
@@ -353,6 +359,17 @@ class TarReader:
       return members, self._stop(End.TRUNCATED, position)
     self._make_room(position + BLOCK_BYTES - start)
     return members, start
+
+  def _is_blank_from(self, position: int) -> bool:
+    """Whether there are only zeros from a position in the buffer on."""
+    if self._buffer[position : self._num_bytes].any():
+      return False
+    # (The buffer still holds the contents of members.)
+    rest = np.empty(_BLANK_BYTES, np.uint8)
+    while count := raw_files.read_into(self._file, rest.data):
+      if rest[:count].any():
+        return False
+    return True
 
   def _make_room(self, num_bytes: int) -> None:
     """Sees to it that a member of this size fits into the buffer."""

@@ -120,6 +120,22 @@ def test_a_truncated_shard_without_parquet_leaves_a_trace(tmp_path):
   assert skipped[""][0] == "truncated_shard"
 
 
+def test_a_cut_in_what_is_not_read_leaves_a_trace_too(tmp_path):
+  """The sample of the .txt in which the tar ends is whole, the next are lost."""
+  rows = [shards.make_row(i, f"00{i}") for i in range(3)]
+  images = {row["key"]: b"x" for row in rows}
+  shards.write_shard(tmp_path, "0", rows, images, parquet=False)
+  path = tmp_path / "0.tar"
+  with tarfile.open(path) as tar:
+    cut = tar.getmember("001.txt").offset_data + 3
+  path.write_bytes(path.read_bytes()[:cut])
+
+  examples, skipped = read(make_slice(tmp_path, "0", parquet=False))
+
+  assert sorted(examples) == ["000", "001"]
+  assert skipped[""][0] == "truncated_shard"
+
+
 def test_a_shard_of_failures_alone_is_legal(tmp_path):
   rows = [shards.failed_row(i, f"00{i}") for i in range(3)]
   shards.write_shard(tmp_path, "0", rows, {})

@@ -44,7 +44,7 @@ class Sample:
     position: where it starts in the shard.
     image: the encoded image, if it was read. Valid until the next samples.
     row: its own metadata, unparsed, as the reader of its format left it.
-    is_cut: whether the shard ends inside the sample.
+    is_cut: whether the shard ends inside what is read of the sample.
     is_repeated: whether it is two samples of one key in a row.
     is_nameless: whether even the key cannot be read.
     problem: why the image cannot be had: reason and detail.

@@ -154,7 +154,7 @@ class _TarSamples:
             complete.append(sample)
           sample = _TarSample(key=key, position=member.offset)
           last_prefix = prefix
-        if member.is_cut or extension in _READ_EXTENSIONS:
+        if extension in _READ_EXTENSIONS:
           _add_member(sample, member, extension)
       if complete:
         yield complete
@@ -188,8 +188,10 @@ def _add_member(
   sample: _TarSample, member: tar.Member, extension: bytes
 ) -> None:
   """Adds a member to its sample, or the reason why it cannot be."""
-  sample.is_cut |= member.is_cut
+  # (Cut off in what is not read, such as .txt, it is whole, and no trace of the
+  # samples that are missing behind it.)
   if member.is_cut and extension in _READ_EXTENSIONS:
+    sample.is_cut = True
     name = member.name.decode("utf-8", "replace")
     sample.problem = (
       tar.End.TRUNCATED.value,
