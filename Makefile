@@ -98,6 +98,7 @@ benchmark: $(VENV)/.installed-benchmark | $(CORPUS) $(PARTITIONS) \
 	$(BIN)/python benchmarks/screenshots.py $(SCREENSHOTS)/tiles
 	$(BIN)/python benchmarks/screenshots.py $(SCREENSHOTS)/headers \
 	    --only index "index: tarfile"
+	$(BIN)/python benchmarks/many_shards.py build/benchmark/many_shards
 
 # img2dataset and tensorflow-io, with which it writes TFRecord, run on Python 3.10
 # to 3.12.

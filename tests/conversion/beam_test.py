@@ -22,6 +22,7 @@ import shards
 
 import tfds_plugins
 from tfds_plugins.conversion import beam_executor
+from tfds_plugins.conversion import fingerprints
 from tfds_plugins.conversion import task as task_lib
 
 _IN_MEMORY = ["direct_running_mode=in_memory"]
@@ -126,7 +127,8 @@ def test_the_graph_does_not_grow(manual_dir, tmp_path, monkeypatch):
     return _Result()
 
   monkeypatch.setattr(beam.Pipeline, "run", run)
-  for num_shards in (1000, 3000):
+  monkeypatch.setattr(beam_executor, "_MAX_ELEMENTS", 100)
+  for num_shards in (100, 3000):
     with pytest.raises(tfds_plugins.ConversionError, match="as far as it goes"):
       prepare(manual_dir, tmp_path, _IN_MEMORY, num_shards=num_shards)
 
@@ -202,7 +204,24 @@ def test_a_plan_of_another_build_is_not_run(tmp_path):
   path.write_bytes(b"not what was planned")
 
   with pytest.raises(tfds_plugins.ConversionError, match="is not the one of"):
-    beam_executor._Tasks(str(path), "0" * 64).run((0, 1))
+    beam_executor._Tasks(str(path), "0" * 64, fingerprints.list_versions()).run(
+      (0, 1)
+    )
+
+
+def test_workers_of_other_versions_convert_nothing(
+  manual_dir, tmp_path, monkeypatch
+):
+  class _Other(beam_executor._Tasks):
+    def __init__(self, path, digest, versions):
+      super().__init__(path, digest, ["9.9.9", *versions[1:]])
+
+  monkeypatch.setattr(beam_executor, "_Tasks", _Other)
+
+  with pytest.raises(tfds_plugins.ConversionError, match=r"instead of 9\.9\.9"):
+    prepare(manual_dir, tmp_path, _IN_MEMORY)
+
+  assert not (tmp_path / "laion400m/images/2.0.0.unfinished").exists()
 
 
 @contextlib.contextmanager

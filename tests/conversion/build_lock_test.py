@@ -1,8 +1,14 @@
 """Two builds of the same dataset at once."""
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
 import socket
+import subprocess
+import sys
+import threading
 import time
 
 import builds
@@ -40,31 +46,113 @@ def write_owner(folder, **values):
     "process": 1,
     "since": "2026-01-02 03:04:05",
     "alive": time.time(),
+    "token": "theirs",
     **values,
   }
-  (folder / "owner.json").write_text(json.dumps(owner))
+  path = folder / "new"
+  path.write_text(json.dumps(owner))
+  path.replace(folder / "owner.json")
 
 
+@contextlib.contextmanager
+def another_owner(folder, **values):
+  """Gives a sign of life again and again."""
+  is_over = threading.Event()
+
+  def beat():
+    while not is_over.wait(0.05):
+      write_owner(folder, alive=time.time(), **values)
+
+  write_owner(folder, **values)
+  thread = threading.Thread(target=beat)
+  thread.start()
+  yield
+  is_over.set()
+  thread.join()
+
+
+@pytest.fixture
+def _quick(monkeypatch):
+  monkeypatch.setattr(build_lock, "_WATCH_SECONDS", 1.0)
+  monkeypatch.setattr(build_lock, "_SETTLE_SECONDS", 0.2)
+  monkeypatch.setattr(build_lock, "_BEAT_SECONDS", 0.2)
+
+
+@pytest.fixture
+def _no_kernel_locks(monkeypatch):
+  """What a network drive without locks does."""
+
+  def refuse(*unused_args):
+    raise OSError(errno.ENOLCK, "No locks available")
+
+  monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+def lock_briefly(folder):
+  with build_lock.BuildLock(epath.Path(folder)):
+    return json.loads((folder / "owner.json").read_text())
+
+
+@pytest.mark.usefixtures("_quick")
 def test_a_build_on_another_machine(tmp_path):
-  write_owner(tmp_path, alive=time.time() - 20)
-
   with (
+    another_owner(tmp_path),
     pytest.raises(tfds_plugins.ConversionError) as e,
-    build_lock.BuildLock(epath.Path(tmp_path)),
   ):
-    pass
+    lock_briefly(tmp_path)
 
   assert (
-    "process 1 on elsewhere builds it since 2026-01-02 03:04:05 (last seen 20"
+    "process 1 on elsewhere has been building it since 2026-01-02 03:04:05"
     in str(e.value)
   )
   assert (tmp_path / "owner.json").exists()
 
 
+@pytest.mark.usefixtures("_quick", "_no_kernel_locks")
+@pytest.mark.parametrize(
+  "process", [os.getppid(), os.getpid()], ids=["another", "this"]
+)
+def test_a_build_on_a_drive_without_locks(tmp_path, process):
+  with (
+    another_owner(tmp_path, host=socket.gethostname(), process=process),
+    pytest.raises(tfds_plugins.ConversionError, match=f"process {process} on"),
+  ):
+    lock_briefly(tmp_path)
+
+
+@pytest.mark.usefixtures("_quick", "_no_kernel_locks")
+def test_of_two_at_the_same_time_one_goes_on(tmp_path):
+  results = []
+
+  def run():
+    try:
+      with build_lock.BuildLock(epath.Path(tmp_path)):
+        time.sleep(2)
+      results.append("built")
+    except tfds_plugins.ConversionError:
+      results.append("refused")
+
+  threads = [threading.Thread(target=run) for _ in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+
+  assert sorted(results) == ["built", "refused"]
+
+
+def find_dead_process():
+  process = subprocess.Popen([sys.executable, "-c", ""])
+  process.wait()
+  return process.pid
+
+
+@pytest.mark.usefixtures("_quick")
 @pytest.mark.parametrize(
   "owner",
   [
-    {"alive": time.time() - 1000},
+    {},
+    {"alive": time.time() - 10_000},
     {"host": socket.gethostname(), "process": os.getppid()},
     {"host": socket.gethostname(), "process": os.getpid()},
     {"alive": "no number"},
@@ -74,12 +162,19 @@ def test_a_build_on_another_machine(tmp_path):
 def test_a_stale_lock_does_not_block(tmp_path, owner):
   write_owner(tmp_path, **owner)
 
-  with build_lock.BuildLock(epath.Path(tmp_path)):
-    found = json.loads((tmp_path / "owner.json").read_text())
-    assert found["host"] == socket.gethostname()
-    assert found["process"] == os.getpid()
+  found = lock_briefly(tmp_path)
 
+  assert found["host"] == socket.gethostname()
+  assert found["process"] == os.getpid()
   assert not (tmp_path / "owner.json").exists()
+
+
+@pytest.mark.usefixtures("_no_kernel_locks")
+def test_a_dead_process_does_not_block_a_drive_without_locks(tmp_path):
+  pid = find_dead_process()
+  write_owner(tmp_path, host=socket.gethostname(), process=pid)
+
+  assert lock_briefly(tmp_path)["process"] == os.getpid()
 
 
 def test_an_owner_tells_that_it_is_alive(tmp_path, monkeypatch):

@@ -8,13 +8,18 @@ import subprocess
 import sys
 
 import builds
+import pyarrow.parquet as pq
 import pytest
 import resume_test
+import screens
 import shards
 import tensorflow_datasets as tfds
 
 import tfds_plugins
 from tfds_plugins.conversion import update
+from tfds_plugins.laion400m import laion400m_dataset_builder
+
+DUMMY_DATA = pathlib.Path(__file__).parents[2] / "dummy_data"
 
 
 class _Corpus:
@@ -209,7 +214,8 @@ def test_nothing_to_add(corpus, monkeypatch, capsys):
   builder = corpus.prepare(update="add")
 
   assert converted == []
-  assert "there is nothing to add" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert "    1 removed: 00000\n  None is new: nothing is added.\n" in printed
   assert builder.data_path.stat().mtime == before
   assert [p.name for p in builder.data_path.parent.iterdir()] == ["2.0.0"]
 
@@ -233,17 +239,19 @@ def test_a_failed_addition_leaves_the_dataset_as_it_was(corpus, monkeypatch):
   )
 
 
-def test_an_addition_that_dies_between_its_last_steps(corpus, tmp_path):
+def test_an_addition_that_dies_between_its_last_steps(corpus, monkeypatch):
   """The new dataset is complete, and the old one is out of its place."""
   corpus.arrive("00002")
   old = corpus.data_dir / "laion400m/images/2.0.0"
-  shutil.copytree(old, old.with_name("2.0.0.replaced"))
   corpus.prepare(update="add")
   expected = resume_test.digest_all(corpus.prepare())
+  shutil.copytree(old, old.with_name("2.0.0.replaced"))
   old.rename(old.with_name("2.0.0.updated"))
+  converted = resume_test.count_runs(monkeypatch)
 
   builder = corpus.prepare()
 
+  assert converted == []
   assert resume_test.digest_all(builder) == expected
   assert len(builds.read_captions(builder)) == (
     corpus.num_examples + corpus.count("00002")
@@ -287,13 +295,164 @@ def test_the_command_adds(corpus, tmp_path):
   )
 
 
+def test_adding_to_shards_that_were_joined(tmp_path):
+  """Parts of 00004 and of others lie in two output shards each."""
+  corpus = _Corpus(tmp_path)
+  before = builds.read_captions(corpus.prepare(num_shards=4))
+  corpus.arrive("00002", "00011")
+
+  builder = corpus.prepare(update="add")
+
+  after = builds.read_captions(builder)
+  assert [caption for caption in after if caption in set(before)] == before
+  assert len(after) == len(before) + corpus.count("00002", "00011")
+
+
+def test_sync_cuts_the_source_as_before(tmp_path):
+  corpus = _Corpus(tmp_path)
+  corpus.prepare(num_shards=4)
+  corpus.arrive("00002")
+
+  builder = corpus.prepare(update="sync")
+
+  other = corpus.prepare(tmp_path / "other", num_shards=4)
+  assert resume_test.digest_all(builder) == resume_test.digest_all(other)
+
+
+def test_a_source_shard_without_rows_is_added_once(tmp_path):
+  folder = tmp_path / "manual"
+  folder.mkdir()
+  (path, *_) = sorted((DUMMY_DATA / "coyo_700m/metadata").rglob("*.parquet"))
+  table = pq.read_table(path)[:6]
+  pq.write_table(table, folder / "part-00000.parquet")
+
+  def prepare(update=None):
+    return builds.prepare_dataset(
+      "coyo_700m/metadata",
+      folder,
+      tmp_path,
+      builder_options={"update": update},
+    )
+
+  prepare()
+  pq.write_table(table[:0], folder / "part-00001.parquet")
+  first = prepare("add").info.splits["train"].shard_lengths
+  second = prepare("add").info.splits["train"].shard_lengths
+
+  assert first == second == [6, 0]
+
+
+def test_a_relative_manual_dir_is_found_again(corpus, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  shutil.rmtree(corpus.data_dir)
+  builds.prepare("manual", corpus.data_dir)
+  corpus.arrive("00002")
+  (tmp_path / "elsewhere/manual").mkdir(parents=True)
+  monkeypatch.chdir(tmp_path / "elsewhere")
+
+  ds = tfds.load(
+    "laion400m/images/update=sync", data_dir=corpus.data_dir, split="train"
+  )
+
+  assert len(ds) == corpus.num_examples + corpus.count("00002")
+
+
+def test_a_source_that_may_not_be_read_is_no_hindrance(corpus, monkeypatch):
+  def refuse(*unused_args, **unused_kwargs):
+    raise PermissionError("not for you")
+
+  monkeypatch.setattr(laion400m_dataset_builder.Builder, "_list_shards", refuse)
+
+  ds = tfds.load("laion400m/images", data_dir=corpus.data_dir, split="train")
+
+  assert len(ds) == corpus.num_examples
+
+
+def test_a_source_that_has_moved_is_looked_at_there(corpus, logged):
+  moved = corpus.manual_dir.rename(corpus.manual_dir.with_name("moved"))
+  corpus.manual_dir = moved
+  corpus.arrive("00002")
+  builder = tfds.builder("laion400m/images", data_dir=corpus.data_dir)
+  assert builder.is_prepared()
+
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(manual_dir=moved)
+  )
+
+  assert read_logged(logged).count("    1 new: 00002\n") == 1
+
+
+def test_space_for_what_is_there_already_is_not_asked_for(corpus, monkeypatch):
+  corpus.arrive("00002")
+  monkeypatch.setattr(
+    shutil, "disk_usage", lambda _: type("Usage", (), {"free": 100})()
+  )
+
+  builder = corpus.prepare(update="add")
+
+  assert "00002" in (builder.data_path / "shard_receipts.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+  "name", ["laion400m-train.tfrecord-00003-of-00009", "shard_receipts.jsonl"]
+)
+def test_a_damaged_dataset_is_not_updated(corpus, name):
+  path = corpus.data_dir / "laion400m/images/2.0.0" / name
+  path.write_bytes(path.read_bytes()[:-5])
+  corpus.arrive("00002")
+
+  with pytest.raises(tfds_plugins.ConversionError, match=name):
+    corpus.prepare(update="add")
+
+  assert path.exists()
+
+
+def test_another_format_is_no_update(corpus):
+  corpus.arrive("00002")
+  builder = tfds.builder(
+    "laion400m/images", data_dir=corpus.data_dir, update="add"
+  )
+
+  with pytest.raises(tfds_plugins.OptionError, match="keeps the format"):
+    builder.download_and_prepare(file_format="array_record")
+
+
+@pytest.mark.parametrize("config", ["pairs", "tiles"])
+def test_screenshots_are_synced(tmp_path, logged, config):
+  folder = tmp_path / screens.NAME
+  screens.write_tars(folder, range(6))
+  rows = [screens.make_row(i, i % 8, [(i + 1) % 8]) for i in range(9)]
+  screens.write_splits(folder, rows)
+  screens.prepare(folder, tmp_path / "data", config)
+  screens.write_tars(folder, [6, 7])
+
+  def update(mode):
+    return builds.prepare_dataset(
+      f"{screens.NAME}/{config}",
+      folder,
+      tmp_path / "data",
+      builder_options={"update": mode},
+    )
+
+  screens.prepare(folder, tmp_path / "data", config)
+  assert "update=sync" in read_logged(logged)
+  assert "update=add" not in read_logged(logged)
+  with pytest.raises(tfds_plugins.OptionError, match="Use update=sync"):
+    update("add")
+  builder = update("sync")
+  other = screens.prepare(folder, tmp_path / "other", config)
+  assert resume_test.digest_all(builder) == resume_test.digest_all(other)
+
+
 def make_named(names):
   """Returns tasks whose source shards have these names."""
 
   class _Named:
-    def __init__(self, name):
-      shard = type("Shard", (), {"name": name})()
-      self.sources = [type("Slice", (), {"shard": shard})()]
+    def __init__(self, letters):
+      self.sources = [
+        type("Slice", (), {"shard": type("Shard", (), {"name": name})()})()
+        for name in letters
+      ]
 
   return [_Named(name) for name in names]
 
@@ -307,6 +466,10 @@ def make_named(names):
     ("", "ab", "ab", "ab"),
     ("aab", "c", "acb", "aacb"),
     ("xay", "b", "ab", "xaby"),
+    # Output shards of several source shards, and of parts of them.
+    (["ab", "bd", "e"], "c", "abcde", ["ab", "bd", "c", "e"]),
+    (["ab", "c"], ["d"], "abcd", ["ab", "c", "d"]),
+    (["a", "", "c"], "b", "abc", ["a", "b", "", "c"]),
   ],
 )
 def test_where_new_shards_go(monkeypatch, kept, new, order, expected):
@@ -314,4 +477,5 @@ def test_where_new_shards_go(monkeypatch, kept, new, order, expected):
 
   merged = update.merge(make_named(kept), make_named(new), list(order))
 
-  assert "".join(t.sources[0].shard.name for t in merged) == expected
+  found = ["".join(part.shard.name for part in t.sources) for t in merged]
+  assert found == list(expected)

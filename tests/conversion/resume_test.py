@@ -11,6 +11,7 @@ import sys
 import time
 
 import builds
+from etils import epath
 import numpy as np
 import pytest
 import shards
@@ -18,6 +19,7 @@ import tensorflow_datasets as tfds
 
 import tfds_plugins
 from tfds_plugins.conversion import task as task_lib
+from tfds_plugins.conversion import work_dir
 from tfds_plugins.laion400m import laion400m_dataset_builder
 
 _UNFINISHED = "laion400m/images/2.0.0.unfinished"
@@ -317,12 +319,57 @@ def test_damaged_leftovers_are_not_taken(
   assert len(found) == len(undisturbed) - 1
 
 
-def test_the_first_examples_are_kept_apart(stopped):
+def test_a_trial_leaves_what_a_build_of_everything_has_done(
+  stopped, monkeypatch
+):
   manual_dir, data_dir = stopped
 
   builder = builds.prepare(manual_dir, data_dir, max_examples_per_split=7)
 
   assert len(builds.read_captions(builder)) == 7
+  converted = count_runs(monkeypatch)
+  shutil.rmtree(builder.data_dir)
+  builds.prepare(manual_dir, data_dir)
+  assert converted == ["00004", "00005"]
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_without_links_what_was_moved_is_taken_back(
+  manual_dir, undisturbed, tmp_path, monkeypatch, is_killed
+):
+  """A file system without hard links, and an end in the middle of the moves."""
+
+  def refuse(*unused_args):
+    raise OSError(errno.EPERM, "no links")
+
+  class Killed(BaseException):
+    pass
+
+  replace = epath.Path("/").__class__.replace
+  moved = []
+
+  def move(self, target):
+    if self.name.endswith(".records"):
+      moved.append(self)
+      if len(moved) == 6:
+        raise Killed
+    return replace(self, target)
+
+  monkeypatch.setattr(os, "link", refuse)
+  with monkeypatch.context() as m:
+    m.setattr(epath.Path("/").__class__, "replace", move)
+    if is_killed:  # Nobody cleans up.
+      m.setattr(work_dir.WorkDir, "take_back", lambda self: None)
+      m.setattr(epath.Path("/").__class__, "rmtree", lambda *_, **__: None)
+    with pytest.raises(Killed):
+      builds.prepare(manual_dir, tmp_path)
+  converted = count_runs(monkeypatch)
+
+  builder = builds.prepare(manual_dir, tmp_path)
+
+  assert len(moved) == 6
+  assert converted == []
+  assert digest_all(builder) == undisturbed
 
 
 def test_examples_of_none_are_not_kept(tmp_path):

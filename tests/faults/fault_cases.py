@@ -277,16 +277,16 @@ INDEX = f"earlier/{tile_index.INDEX_FILENAME}"
 def _find_questions(
   case: Case, work_dir: epath.Path, *, is_lite: bool = False
 ) -> Mapping[str, Source]:
-  layout, index = _make_index(case, work_dir)
+  layout = _find_layout(case)
   name = "lite-query-v2-full-filtered-hn-with-answer" if is_lite else "{}_hn"
   files = {
     split: layout_lib.pick_file(layout, [f"{name}.jsonl".format(split)], "")
     for split in screens.SPLITS
   }
+  listed = question_plan.list_sources(files, dataset_dir=layout.dataset_dir)
   return question_plan.check_source(
-    files,
-    dataset_dir=layout.dataset_dir,
-    index=index,
+    listed,
+    index=_make_index(case, layout, work_dir),
     work_dir=work_dir,
     wanted=case.recipe.columns.names,
     refuse_missing_tiles=False,
@@ -294,10 +294,10 @@ def _find_questions(
 
 
 def _find_tiles(case: Case, work_dir: epath.Path) -> Mapping[str, Source]:
-  layout, index = _make_index(case, work_dir)
+  layout = _find_layout(case)
   source = tile_source.check_source(
     tile_source.list_source(layout),
-    index=index,
+    index=_make_index(case, layout, work_dir),
     index_path=work_dir / tile_index.INDEX_FILENAME,
     instructions="",
   )
@@ -314,14 +314,19 @@ def _find_tiles_by_index(
   return sources
 
 
-def _make_index(case: Case, work_dir: epath.Path) -> tuple[Any, Any]:
-  layout = layout_lib.find_layout(
+def _find_layout(case: Case) -> layout_lib.Layout:
+  return layout_lib.find_layout(
     epath.Path(case.folder), dataset=screens.NAME, instructions=""
   )
+
+
+def _make_index(
+  case: Case, layout: layout_lib.Layout, work_dir: epath.Path
+) -> tile_index.TileIndex:
   known = tile_index.read_index(epath.Path(case.folder / INDEX))
   index = tile_scan.make_index(layout.tars, [known] if known else [])
   tile_index.write_index(index, work_dir / tile_index.INDEX_FILENAME)
-  return layout, index
+  return index
 
 
 FINDERS: Mapping[str, Callable[[Case, epath.Path], Mapping[str, Source]]] = {

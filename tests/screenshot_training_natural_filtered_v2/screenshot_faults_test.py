@@ -13,6 +13,7 @@ import pytest
 import screens
 
 from tfds_plugins import errors
+from tfds_plugins.conversion import finalize
 from tfds_plugins.screenshot_training_natural_filtered_v2 import (
   screenshot_training_natural_filtered_v2_dataset_builder as builder_lib,
 )
@@ -529,3 +530,31 @@ def test_a_split_without_examples_is_left_out(folder, tmp_path, capsys):
 def test_tiles_have_no_rows_that_could_lack_any():
   with pytest.raises(errors.OptionError, match="refuse_missing_tiles"):
     builder_lib.Builder(config="tiles", refuse_missing_tiles=True)
+
+
+# A build that was stopped, and then another tile was extracted.
+
+
+@pytest.mark.parametrize("config", ["hard_negatives", "tiles"])
+def test_a_tile_that_has_come_since_a_build_was_stopped(
+  folder, tmp_path, monkeypatch, config
+):
+  screens.extract(folder)
+  late = folder / screens.get_path(3)
+  kept = late.read_bytes()
+  late.unlink()
+
+  def fail(*unused_args):
+    raise ZeroDivisionError
+
+  with monkeypatch.context() as patch:
+    patch.setattr(finalize, "write_accounts", fail)
+    with pytest.raises(ZeroDivisionError):
+      screens.prepare(folder, tmp_path, config)
+  late.write_bytes(kept)
+
+  builder = screens.prepare(folder, tmp_path, config)
+
+  other = screens.prepare(folder, tmp_path / "other", config)
+  assert builds.digest(builder.data_dir) == builds.digest(other.data_dir)
+  assert not screens.read_ledger(builder)

@@ -17,26 +17,33 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import importlib
 import pickle
 import threading
+import time
 from typing import Any
 
 from etils import epath
 
 from tfds_plugins import errors
+from tfds_plugins.conversion import fingerprints
 from tfds_plugins.conversion import task as task_lib
 from tfds_plugins.conversion.receipts import ShardReceipt
 from tfds_plugins.conversion.task import Task
 from tfds_plugins.conversion.work_dir import WorkDir
+from tfds_plugins.sources import folders
 
 _PLAN_FILENAME = "plan"
 _MAX_ELEMENTS = 1000
 # How often the folder is looked at for new receipts: listing 41,455 of them takes
 # a tenth of a second on a local disk, and a few on an object store.
 _POLL_SECONDS = 2.0
+_NUM_LAST_LOOKS = 3
+# How long a pipeline that is no longer wanted has to end.
+_END_SECONDS = 20.0
 _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
 # The name of the threads in which DirectRunner waits for its processes
 # (apache/beam, `runners/portability/fn_api_runner/worker_handlers.py`).
@@ -67,30 +74,39 @@ def run_tasks(
   runner, options, num_elements = _prepare(runner, options, len(tasks))
   plan = pickle.dumps(list(tasks))
   plan_path = work.path / _PLAN_FILENAME
-  plan_path.write_bytes(plan)
+  folders.write_whole(plan_path, plan)
   done: concurrent.futures.Future[None] = concurrent.futures.Future()
+  running: list[Any] = []
   run = functools.partial(
     _run_pipeline,
     runner,
     options,
     num_elements,
-    _Tasks(str(plan_path), hashlib.sha256(plan).hexdigest()),
+    _Tasks(
+      str(plan_path),
+      hashlib.sha256(plan).hexdigest(),
+      fingerprints.list_versions(),
+    ),
+    running,
   )
   missing = {task.receipt_path.name: task for task in tasks}
   problem: BaseException | None = None
-  with _Thread(run, done):
-    while missing:
+  with _Thread(run, done, running):
+    num_looks = 0
+    while num_looks < _NUM_LAST_LOOKS:
       concurrent.futures.wait([done], _POLL_SECONDS)
-      is_over = done.done()
-      if is_over:
+      if done.done():
         problem = done.exception()
-      for name in missing.keys() & work.list_names():
+        # A network drive may show late what others have written.
+        num_looks = num_looks + 1 if missing else _NUM_LAST_LOOKS
+        if num_looks > 1:
+          time.sleep(_POLL_SECONDS)
+      names = missing.keys() if num_looks > 1 else work.list_names()
+      for name in missing.keys() & names:
         receipt = task_lib.find_receipt(missing[name])
         if receipt is not None:
           del missing[name]
           yield receipt
-      if is_over:
-        break
   if missing:
     raise _make_error(list(missing.values()), problem)
 
@@ -98,15 +114,17 @@ def run_tasks(
 class _Tasks:
   """The tasks of a plan, as a worker runs them. Picklable: it is sent there."""
 
-  def __init__(self, plan_path: str, digest: str):
+  def __init__(self, plan_path: str, digest: str, versions: list[str]):
     """Initializes the tasks of a plan.
 
     Args:
       plan_path: the file.
       digest: its SHA-256. It came with the pipeline: nothing else is unpickled.
+      versions: `fingerprints.list_versions` of the process that made the plan.
     """
     self._plan_path = plan_path
     self._digest = digest
+    self._versions = versions
 
   def run(self, element: tuple[int, int]) -> None:
     """Runs every `step`-th task from the `start`-th on.
@@ -115,6 +133,13 @@ class _Tasks:
       element: start and step.
     """
     start, step = element
+    versions = fingerprints.list_versions()
+    if versions != self._versions:
+      raise errors.ConversionError(
+        "A worker has other versions of tfds-plugins, Pillow and pyarrow than the"
+        f" process that started the build: {', '.join(versions)} instead of"
+        f" {', '.join(self._versions)}."
+      )
     for task in _load_plan(self._plan_path, self._digest)[start::step]:
       try:
         task_lib.run_task(task)
@@ -141,9 +166,19 @@ class _Thread:
   notices dies of an exception, and that is all. Here, the pipeline fails by it.
   """
 
-  def __init__(self, run: Any, done: concurrent.futures.Future[None]):
+  def __init__(
+    self, run: Any, done: concurrent.futures.Future[None], running: list[Any]
+  ):
+    """Initializes a thread.
+
+    Args:
+      run: runs the pipeline.
+      done: gets the outcome.
+      running: gets the pipeline's result as soon as there is one.
+    """
     self._run = run
     self._done = done
+    self._running = running
     self._previous_hook = threading.excepthook
 
   def __enter__(self) -> None:
@@ -152,6 +187,12 @@ class _Thread:
     threading.Thread(target=self._work, daemon=True).start()
 
   def __exit__(self, *unused_args: object) -> None:
+    if not self._done.done():
+      # After Ctrl-C: workers are not to write to a folder that is given up.
+      for result in self._running:
+        with contextlib.suppress(Exception):  # Not every runner can.
+          result.cancel()
+      concurrent.futures.wait([self._done], _END_SECONDS)
     threading.excepthook = self._previous_hook
 
   def _work(self) -> None:
@@ -219,7 +260,11 @@ def _set_dask_options(options: Any, num_elements: int) -> None:
 
 
 def _run_pipeline(
-  runner: Any, options: Any, num_elements: int, tasks: _Tasks
+  runner: Any,
+  options: Any,
+  num_elements: int,
+  tasks: _Tasks,
+  running: list[Any],
 ) -> None:
   import apache_beam as beam  # pylint: disable=g-import-not-at-top
 
@@ -232,6 +277,7 @@ def _run_pipeline(
     | "Convert" >> beam.Map(tasks.run)
   )
   result = pipeline.run()
+  running.append(result)
   try:
     result.wait_until_finish()
   finally:
@@ -250,14 +296,19 @@ def _make_error(
       problems.append(task.problem_path.read_text())
     except OSError:
       continue
-  if problems:
+  if len(problems) == len(missing):
     return errors.SourceError(errors.describe(problems))
   names = task_lib.describe_sources(missing)
   text = errors.Problem(
     what="The Beam pipeline did not run all tasks.",
     where=f"{len(missing):,} tasks, of the source shards {names}",
     expected="a receipt of each",
-    found=f"{type(problem).__name__}: {problem}" if problem else "none of them",
+    found="\n".join(
+      [
+        f"{type(problem).__name__}: {problem}" if problem else "nothing",
+        *problems,
+      ]
+    ),
     to_do=(
       "Look into the logs of runner and workers, and build again: what has been"
       " converted is kept. Workers need tfds_plugins installed, and both data_dir"

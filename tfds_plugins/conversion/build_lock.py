@@ -2,8 +2,8 @@
 
 On local file systems the kernel holds the lock (`flock`), and gives it up when
 the process ends, however it ends. Where several machines share a folder, or there
-are no such locks (object stores), the owner tells every half a minute that it is
-alive.
+are no such locks (object stores, some network drives), the owner gives a sign of
+life now and then, and whoever comes next waits for one.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import errno
 import json
 import os
 import socket
 import threading
 import time
+import uuid
 
+from absl import logging
 from etils import epath
 import filelock
 
@@ -25,10 +28,16 @@ from tfds_plugins.conversion import remote
 
 _LOCK_FILENAME = "lock"
 _OWNER_FILENAME = "owner.json"
-_BEAT_SECONDS = 30.0
-# Of an owner on another machine so much silence is the end. Clocks of machines
-# differ less.
-_SILENCE_SECONDS = 150.0
+FILENAMES = (_LOCK_FILENAME, _OWNER_FILENAME)
+_BEAT_SECONDS = 15.0
+# So long is waited for a sign of life, unless the last one is older than clocks of
+# machines differ.
+_WATCH_SECONDS = 40.0
+_SILENCE_SECONDS = 3600.0
+# Of two that write at the same time the later one wins; both have written by then.
+_SETTLE_SECONDS = 1.0
+# What file systems without locks answer.
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,13 +48,15 @@ class Owner:
     host: name of the machine.
     process: number of the process.
     since: when it began, local time.
-    alive: when it last said that it is alive, in seconds since 1970.
+    alive: when it gave its last sign of life, in seconds since 1970.
+    token: tells builds apart.
   """
 
   host: str
   process: int
   since: str
   alive: float
+  token: str
 
 
 class BuildLock(contextlib.AbstractContextManager):
@@ -64,6 +75,7 @@ class BuildLock(contextlib.AbstractContextManager):
       process=os.getpid(),
       since=datetime.datetime.now().strftime("%Y-%m-%d %H:%M:%S"),
       alive=time.time(),
+      token=uuid.uuid4().hex,
     )
     self._is_over = threading.Event()
 
@@ -79,6 +91,11 @@ class BuildLock(contextlib.AbstractContextManager):
       if other is not None and self._is_alive(other, has_kernel_lock):
         raise _make_error(self._folder, other)
       self._tell()
+      if not has_kernel_lock:
+        time.sleep(_SETTLE_SECONDS)
+        winner = _read_owner(self._folder)
+        if winner is not None and winner.token != self._owner.token:
+          raise _make_error(self._folder, winner)
       beat = threading.Thread(target=self._beat, daemon=True)
       beat.start()
       stack.callback(beat.join)
@@ -106,15 +123,36 @@ class BuildLock(contextlib.AbstractContextManager):
       stack.enter_context(lock)
     except filelock.Timeout:
       raise _make_error(self._folder, _read_owner(self._folder)) from None
-    except NotImplementedError:
+    except NotImplementedError:  # filelock's word for ENOSYS.
       return False
+    except OSError as e:
+      if e.errno in _NO_LOCKS:
+        return False
+      raise
     return True
 
   def _is_alive(self, owner: Owner, has_kernel_lock: bool) -> bool:
     """Whether the owner that is noted is still there."""
-    if owner.host == self._owner.host:
-      return not has_kernel_lock and _is_running(owner.process)
-    return time.time() - owner.alive < _SILENCE_SECONDS
+    is_here = owner.host == self._owner.host
+    if is_here and (has_kernel_lock or not _is_running(owner.process)):
+      return False
+    if time.time() - owner.alive > _SILENCE_SECONDS:
+      return False
+    logging.warning(
+      "Process %d on %s has been building this dataset (%s). Waiting %.0f seconds"
+      " for a sign of life of it.",
+      owner.process,
+      owner.host,
+      self._folder,
+      _WATCH_SECONDS,
+    )
+    end = time.monotonic() + _WATCH_SECONDS
+    while time.monotonic() < end:
+      time.sleep(_WATCH_SECONDS / 40)
+      current = _read_owner(self._folder)
+      if current is not None and current != owner:
+        return True
+    return False
 
   def _tell(self) -> None:
     """Writes who has the lock, and that they are alive."""
@@ -139,8 +177,6 @@ def _read_owner(folder: epath.Path) -> Owner | None:
 
 
 def _is_running(process: int) -> bool:
-  if process == os.getpid():
-    return False  # The number of a process that is gone has come again.
   try:
     os.kill(process, 0)
   except ProcessLookupError:
@@ -156,8 +192,8 @@ def _make_error(
   found = "another process holds the lock"
   if owner is not None:
     found = (
-      f"process {owner.process} on {owner.host} builds it since {owner.since}"
-      f" (last seen {max(0.0, time.time() - owner.alive):,.0f} seconds ago)"
+      f"process {owner.process} on {owner.host} has been building it since"
+      f" {owner.since}"
     )
   problem = errors.Problem(
     what="This dataset is being built already.",
@@ -166,8 +202,6 @@ def _make_error(
     found=found,
     to_do=(
       "Wait for it, or stop it; what it has converted is used by the next build."
-      " A build that has died on another machine is forgotten after"
-      f" {_SILENCE_SECONDS:.0f} seconds."
     ),
   )
   return errors.ConversionError(str(problem))

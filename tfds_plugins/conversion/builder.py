@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import itertools
-import os
 from typing import Any
 
 from absl import logging
@@ -23,35 +22,28 @@ from tfds_plugins.conversion import executors
 from tfds_plugins.conversion import feature_specs
 from tfds_plugins.conversion import finalize
 from tfds_plugins.conversion import fingerprints
+from tfds_plugins.conversion import manual_dir
 from tfds_plugins.conversion import plan
+from tfds_plugins.conversion import preparation
 from tfds_plugins.conversion import progress
 from tfds_plugins.conversion import published
-from tfds_plugins.conversion import remote
 from tfds_plugins.conversion import source_shards
 from tfds_plugins.conversion import summary
-from tfds_plugins.conversion import update as update_lib
-from tfds_plugins.conversion import work_dir
-from tfds_plugins.conversion.manual_dir import get_manual_dir
-from tfds_plugins.conversion.options import UPDATE_ADD
+from tfds_plugins.conversion import update
 from tfds_plugins.conversion.options import ConversionOptions
 from tfds_plugins.conversion.options import check_download_config
-from tfds_plugins.conversion.options import check_update
 from tfds_plugins.conversion.receipts import ShardReceipt
 from tfds_plugins.conversion.recipe import Recipe
 from tfds_plugins.conversion.task import Task
 from tfds_plugins.encoding import record_files
 from tfds_plugins.encoding import tf_example
-from tfds_plugins.reading import builder as reading_builder
+from tfds_plugins.sources import folders
 from tfds_plugins.sources.rows import Source
 from tfds_plugins.sources.rows import SourceShard
 from tfds_plugins.sources.rows import SourceSlice
 
-_UPDATE_INFO = tfds.download.GenerateMode.UPDATE_DATASET_INFO
 
-
-class ConversionBuilder(
-  reading_builder.BatchReaderBuilder, skip_registration=True
-):
+class ConversionBuilder(preparation.PreparationBuilder, skip_registration=True):
   """A `tfds.core.DatasetBuilder` that converts source shards one by one.
 
   TFDS's `GeneratorBasedBuilder` sorts a whole dataset through temporary files;
@@ -93,24 +85,13 @@ class ConversionBuilder(
     Raises:
       errors.OptionError: an option makes no sense.
     """
-    self._options = ConversionOptions(
+    self._file_format = kwargs.get("file_format")
+    options = ConversionOptions(
       num_workers=num_workers,
       verify_manual_files=verify_manual_files,
       update=update,
     )
-    self._file_format = kwargs.get("file_format")
-    self._account: str | None = None
-    # Whether the user has been told how the source has changed.
-    self._is_reported = False
-    # While `download_and_prepare` runs:
-    self._work_dir: work_dir.WorkDir | None = None
-    self._kept: Mapping[str, Sequence[Task]] | None = None
-    self._num_tasks: int | None = None
-    self._manual_dir = ""
-    problem = remote.find_obstacle(kwargs.get("data_dir") or "", "data_dir")
-    if problem is not None:
-      raise errors.OptionError(str(problem))
-    super().__init__(**kwargs)
+    super().__init__(options, **kwargs)
 
   def __getstate__(self) -> dict[str, Any]:
     # TFDS's own state leaves out `file_format` (4.9.10): the processes of
@@ -131,28 +112,9 @@ class ConversionBuilder(
     return published.find_checksums(cls.name)
 
   @property
-  def _config_name(self) -> str:
-    """The name of the builder config; all our datasets have configs."""
-    return self.builder_config.name if self.builder_config else ""
-
-  @property
   def _has_published_files(self) -> bool:
     """Whether there is a table of the files that the config is made of."""
     return False
-
-  @abc.abstractmethod
-  def _list_shards(
-    self, manual_dir: epath.Path
-  ) -> Mapping[str, Sequence[SourceShard]]:
-    """Returns the source shards of each split in the state that they are in.
-
-    Args:
-      manual_dir: the user's folder. Nothing in it is read but what is needed to
-        tell what there is.
-
-    Raises:
-      errors.TfdsPluginsError: the data is not there.
-    """
 
   @abc.abstractmethod
   def _find_sources(
@@ -176,173 +138,6 @@ class ConversionBuilder(
   def _make_recipe(self, specs: Sequence[tf_example.FeatureSpec]) -> Recipe:
     """Returns how the rows of the config's source become examples."""
 
-  def download_and_prepare(
-    self,
-    *,
-    download_dir: epath.PathLike | None = None,
-    download_config: tfds.download.DownloadConfig | None = None,
-    **kwargs: Any,
-  ) -> None:
-    """Prepares the dataset, see `tfds.core.DatasetBuilder`.
-
-    A build that was stopped is gone on with (`work_dir.py`). If the dataset is
-    prepared and its source has changed since, says so, or does what `update`
-    asks for.
-
-    Args:
-      download_dir: see `tfds.core.DatasetBuilder`.
-      download_config: likewise.
-      **kwargs: likewise.
-
-    Raises:
-      errors.TfdsPluginsError: it cannot be prepared.
-    """
-    config = download_config or tfds.download.DownloadConfig()
-    arguments = {
-      "download_dir": download_dir,
-      "download_config": config,
-      **kwargs,
-    }
-    mode = config.download_mode
-    is_update = self._options.update is not None and not mode.overwrite_dataset
-    if mode is _UPDATE_INFO or (
-      remote.has_dataset(self.data_path)
-      and not (mode.overwrite_dataset or is_update)
-    ):
-      if mode is not _UPDATE_INFO:
-        self._report_changes(config.manual_dir)
-      super().download_and_prepare(**arguments)
-      return
-    work = self._work_dir = work_dir.WorkDir(self.data_path)
-    # Restored from a prepared dataset, it would be written to the new one.
-    self.info._metadata = None
-    try:
-      with work.claim():
-        if mode.overwrite_dataset:
-          work.clear()
-        if is_update and remote.has_dataset(self.data_path):
-          self._update(work, arguments)
-        else:
-          with remote.preparing(self.data_path):
-            super().download_and_prepare(**arguments)
-        if self._account is None:
-          # Another process has been faster, or nothing had to be done.
-          self.info.read_from_directory(self.data_path)
-        work.remove()
-    except BaseException:
-      # Printed, for it is as true after Ctrl-C as after an error.
-      if work.path.exists() and work.count_receipts():
-        print(work.describe(self._num_tasks), flush=True)
-      raise
-    finally:
-      self._work_dir = self._kept = self._num_tasks = None
-    self._is_reported = True
-    if self._account is not None:
-      # Printed, not logged: TFDS shows no log below a warning, and nobody
-      # should have to look for what was skipped.
-      print(f"{self._account}\n  Prepared in {self.data_dir}", flush=True)
-      self._account = None
-
-  def is_prepared(self) -> bool:
-    """Whether there is nothing to be done before the dataset can be read.
-
-    `tfds.load` asks this, and calls `download_and_prepare` if it is false. So it
-    is here that it hears of changes of the source, and of what `update` is for.
-    """
-    is_prepared = super().is_prepared()
-    if is_prepared and not self._is_reported:
-      if self._options.update is not None:
-        return False
-      self._report_changes(None)
-    return is_prepared
-
-  def _report_changes(self, manual_dir: epath.PathLike | None) -> None:
-    """Says, once, how the source differs from what the dataset was made of."""
-    made_of = source_shards.read(self.data_path)
-    if made_of is None or made_of.is_part or self._is_reported:
-      return
-    self._is_reported = True
-    folder = epath.Path(manual_dir or made_of.manual_dir).expanduser()
-    if not folder.is_dir():
-      return
-    try:
-      changes = self._find_changes(made_of, folder)
-    except errors.TfdsPluginsError:
-      # The source may be gone once a dataset is prepared.
-      return
-    if changes:
-      logging.warning(
-        "%s",
-        source_shards.describe(changes, self.info.full_name, str(folder)),
-      )
-
-  def _find_changes(
-    self, made_of: source_shards.MadeOf, manual_dir: epath.Path
-  ) -> source_shards.Changes:
-    now = {
-      split: {shard.name: shard.state for shard in shards}
-      for split, shards in self._list_shards(manual_dir).items()
-    }
-    return source_shards.compare(made_of.states, now)
-
-  def _update(
-    self, work: work_dir.WorkDir, arguments: Mapping[str, Any]
-  ) -> None:
-    """Makes an updated dataset, and puts it in the place of the one there is."""
-    config = arguments["download_config"]
-    is_add = self._options.update == UPDATE_ADD
-    made_of = source_shards.read(self.data_path)
-    if made_of is None:
-      raise errors.ConversionError(
-        f"{self.data_path / source_shards.FILENAME} is missing or damaged: what"
-        " the dataset was made of is not known. Build it with --overwrite."
-      )
-    check_update(
-      config,
-      self._options,
-      is_part=made_of.is_part,
-      is_remote=remote.is_remote(self.data_path),
-    )
-    config = config.replace(manual_dir=config.manual_dir or made_of.manual_dir)
-    changes = self._find_changes(
-      made_of, epath.Path(config.manual_dir).expanduser()
-    )
-    if not (changes.new or (changes and not is_add)):
-      print(
-        f"{self.info.full_name}: there is nothing to"
-        f" {'add' if is_add else 'change'}, it has all of {config.manual_dir}",
-        flush=True,
-      )
-      return
-    receipts = update_lib.read_receipts(self.data_path)
-    recipe = self._make_recipe(self._make_specs())
-    record_paths = {
-      name: [epath.Path(path) for path in split.filepaths]
-      for name, split in self.info.splits.items()
-    }
-
-    def make_task(receipt: ShardReceipt) -> Task:
-      return self._make_task(
-        recipe,
-        update_lib.add_states(receipt.sources, made_of.states[receipt.split]),
-        receipt.split,
-        receipt.shard_index,
-        receipt.fingerprint,
-      )
-
-    update_lib.adopt(self.data_path, receipts, record_paths, make_task)
-    if is_add:
-      self._kept = {
-        split: [make_task(r) for r in receipts if r.split == split]
-        for split in record_paths
-      }
-    with utils.temporary_assignment(
-      self, "_data_dir", os.fspath(work.updated_path)
-    ):
-      super().download_and_prepare(**{**arguments, "download_config": config})
-    work.replace_dataset()
-    self.info.read_from_directory(self.data_path)
-
   def _download_and_prepare(
     self,
     dl_manager: tfds.download.DownloadManager,
@@ -359,22 +154,27 @@ class ConversionBuilder(
     record_files.check_format(self._format_name, self.data_path)
     check_download_config(config)
     sources = self._find_sources(dl_manager, config)
-    self._manual_dir = str(get_manual_dir(dl_manager))
     for source in sources.values():
       logging.info("Converting the shards in %s", source.source_dir)
       for note in source.notes:
         logging.warning("%s: %s", source.source_dir, note)
     if config.max_examples_per_split == 0:
       return
-    self._convert(sources, config)
+    try:
+      self._convert(sources, config, manual_dir.get_absolute(dl_manager))
+    except BaseException:
+      # TFDS deletes the folder.
+      self._work.take_back()
+      raise
 
   def _convert(
     self,
     sources: Mapping[str, Source],
     config: tfds.download.DownloadConfig,
+    folder: str,
   ) -> None:
     recipe = self._make_recipe(self._make_specs())
-    shards, tasks = self._plan(sources, recipe, config)
+    tasks = self._plan(sources, recipe, config)
     receipts = self._run_tasks(tasks, config)
     self._work.notice_workers()
     split_infos, all_tasks, all_receipts = [], [], []
@@ -388,14 +188,18 @@ class ConversionBuilder(
     # there is something in it.
     source_shards.write(
       self.data_path,
-      self._manual_dir,
-      {
-        split: [*shards[split], *source.empty]
-        for split, source in sources.items()
-      },
-      limit,
+      source_shards.MadeOf(
+        manual_dir=folder,
+        is_part=limit is not None,
+        num_shards=config.num_shards,
+        max_shard_size=config.max_shard_size,
+        states={
+          split: self._get_states(split, source)
+          for split, source in sources.items()
+        },
+      ),
     )
-    for split in sources:
+    for split, source in sources.items():
       # (A limit on examples has a fingerprint of its own.)
       done = [
         dataclasses.replace(task, fingerprint=receipt.fingerprint)
@@ -408,7 +212,7 @@ class ConversionBuilder(
           done,
           receipts[split],
           self._get_filename_template(split),
-          shards[split] if limit is None else None,
+          self._list_planned(split, source, done) if limit is None else None,
           may_be_empty=len(empty) < len(sources),
         )
       except errors.ConversionError:
@@ -437,24 +241,44 @@ class ConversionBuilder(
     sources: Mapping[str, Source],
     recipe: Recipe,
     config: tfds.download.DownloadConfig,
-  ) -> tuple[dict[str, Sequence[SourceShard]], dict[str, list[Task]]]:
-    """Returns the source shards and the tasks of each split."""
-    shards: dict[str, Sequence[SourceShard]] = {}
-    tasks: dict[str, list[Task]] = {}
+  ) -> dict[str, list[Task]]:
+    """Returns the tasks of each split."""
+    tasks = {}
     for split, source in sources.items():
-      kept = (self._kept or {}).get(split)
-      if kept is None:
-        shards[split] = source.shards
-        tasks[split] = self._plan_tasks(split, source.shards, recipe, config)
-        continue
-      known = {shard.name for shard in update_lib.list_shards(kept)}
-      new = [shard for shard in source.shards if shard.name not in known]
-      planned = self._plan_tasks(split, new, recipe, config) if new else []
-      order = [shard.name for shard in source.shards]
-      tasks[split] = update_lib.merge(kept, planned, order)
-      shards[split] = update_lib.list_shards(tasks[split])
+      new = self._list_new(split, source)
+      tasks[split] = self._plan_tasks(split, new, recipe, config) if new else []
+      if self._is_kept(split):
+        order = [shard.name for shard in source.shards]
+        kept = self._kept.tasks[split]
+        tasks[split] = update.merge(kept, tasks[split], order)
     self._num_tasks = sum(map(len, tasks.values()))
-    return shards, tasks
+    return tasks
+
+  def _is_kept(self, split: str) -> bool:
+    """Whether the split of the dataset that is there is added to."""
+    return split in self._kept.tasks
+
+  def _list_new(self, split: str, source: Source) -> list[SourceShard]:
+    """Returns the source shards that are to be converted."""
+    known = self._kept.states[split] if self._is_kept(split) else ()
+    return [shard for shard in source.shards if shard.place not in known]
+
+  def _list_planned(
+    self, split: str, source: Source, tasks: Sequence[Task]
+  ) -> Sequence[SourceShard]:
+    """Returns the source shards that tasks have to be all of."""
+    if self._is_kept(split):
+      return update.list_shards(tasks)
+    return source.shards
+
+  def _get_states(self, split: str, source: Source) -> dict[str, str]:
+    """Returns the states of the source shards that the split is made of."""
+    found = [*self._list_new(split, source), *source.empty]
+    states = dict(self._kept.states[split]) if self._is_kept(split) else {}
+    for shard in found:
+      states.setdefault(shard.place, shard.state)
+    names = sorted(states, key=folders.natural_key)
+    return {name: states[name] for name in names}
 
   def _run_tasks(
     self,
@@ -544,17 +368,19 @@ class ConversionBuilder(
       file_format=self._format_name,
     )
 
+  def _make_kept_task(
+    self, receipt: ShardReceipt, states: Mapping[str, str]
+  ) -> Task:
+    return self._make_task(
+      self._make_recipe(self._make_specs()),
+      update.add_states(receipt.sources, states),
+      receipt.split,
+      receipt.shard_index,
+      receipt.fingerprint,
+    )
+
   def _make_specs(self) -> list[tf_example.FeatureSpec]:
     return feature_specs.make_feature_specs(self.info.features)
-
-  @property
-  def _work(self) -> work_dir.WorkDir:
-    """The folder of the build that is running."""
-    if self._work_dir is None:
-      raise errors.ConversionError(
-        "A dataset is prepared by download_and_prepare alone."
-      )
-    return self._work_dir
 
   @property
   def _format_name(self) -> str:

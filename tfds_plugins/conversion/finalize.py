@@ -70,13 +70,17 @@ def finalize_split(
     if may_be_empty:
       return None
     raise _no_examples_error(tasks, receipts)
-  for task in tasks:
-    work_dir.give(
-      task.output_path,
-      filename_template.sharded_filepath(
-        shard_index=task.shard_index, num_shards=len(tasks)
-      ),
-    )
+  work_dir.give_all(
+    [
+      (
+        task.output_path,
+        filename_template.sharded_filepath(
+          shard_index=task.shard_index, num_shards=len(tasks)
+        ),
+      )
+      for task in tasks
+    ]
+  )
   return splits_lib.SplitInfo(
     name=tasks[0].split,
     shard_lengths=lengths,

@@ -5,8 +5,9 @@ and in whichever build. A name stands for:
 
 - the parts of source shards, with the states of these shards,
 - the recipe (functions by their names, columns, features) and the record format,
-- the versions of this package, whose code the functions are, and of Pillow, which
-  decides what can be decoded and how a PNG is compressed.
+- the versions of this package, whose code the functions are, of Pillow, which
+  decides what can be decoded and how a PNG is compressed, and of Arrow, which reads
+  and writes parquets.
 
 Paths are no part of it: a source may be moved, and so may a dataset.
 """
@@ -40,8 +41,12 @@ def digest_recipe(recipe: Recipe, file_format: str) -> str:
     recipe: how rows become examples.
     file_format: value of a `tfds.core.FileFormat`.
   """
-  versions = [tfds_plugins.__version__, PIL.__version__]
-  return _digest([versions, file_format, _describe(recipe)])
+  return _digest([list_versions(), file_format, _describe(recipe)])
+
+
+def list_versions() -> list[str]:
+  """Returns the versions that the bytes of output shards depend on."""
+  return [tfds_plugins.__version__, PIL.__version__, pa.__version__]
 
 
 def make_fingerprint(
@@ -59,8 +64,11 @@ def make_fingerprint(
     32 hexadecimal digits.
   """
   parts = [
-    [p.shard.name, p.shard.state, p.shard.length, p.start, p.stop]
-    for p in sources
+    [
+      *(part.shard.name, part.shard.state, part.shard.selection),
+      *(part.shard.length, part.start, part.stop),
+    ]
+    for part in sources
   ]
   return _digest([recipe_digest, parts or shard_index])
 

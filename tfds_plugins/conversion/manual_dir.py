@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from etils import epath
@@ -31,6 +32,12 @@ def get_manual_dir(dl_manager: tfds.download.DownloadManager) -> epath.Path:
     return epath.Path(dl_manager.manual_dir)
   except (AssertionError, OSError):
     return epath.Path(dl_manager._manual_dir or "")  # pylint: disable=protected-access
+
+
+def get_absolute(dl_manager: tfds.download.DownloadManager) -> str:
+  """Returns the same folder, wherever this process runs."""
+  path = str(get_manual_dir(dl_manager))
+  return path if remote.is_remote(path) else os.path.abspath(path)
 
 
 def list_images(builder: Any, manual_dir: epath.Path) -> listing.Listing:

@@ -81,7 +81,13 @@ def check_download_config(config: Any) -> None:
 
 
 def check_update(
-  config: Any, options: ConversionOptions, *, is_part: bool, is_remote: bool
+  config: Any,
+  options: ConversionOptions,
+  *,
+  is_part: bool,
+  is_remote: bool,
+  can_add: bool,
+  file_format: Any,
 ) -> None:
   """Checks whether a dataset can be updated.
 
@@ -90,6 +96,8 @@ def check_update(
     options: their `update` is asked for.
     is_part: whether the dataset is a part of its source on purpose.
     is_remote: whether it is on an object store.
+    can_add: whether what a source shard gives does not depend on the others.
+    file_format: what `download_and_prepare` was given.
 
   Raises:
     errors.OptionError: it cannot.
@@ -104,6 +112,17 @@ def check_update(
     raise errors.OptionError(
       "update: the dataset has a part of its source on purpose"
       " (max_examples_per_split). Build it with --overwrite."
+    )
+  if file_format is not None:
+    raise errors.OptionError(
+      "update: the dataset keeps the format that it has. Build it with"
+      " --overwrite for another."
+    )
+  if options.update == UPDATE_ADD and not can_add:
+    raise errors.OptionError(
+      "update=add: what there is to convert depends on all source shards of this"
+      " config together. Use update=sync, which converts again only what has"
+      " changed."
     )
   if options.update == UPDATE_ADD and config.num_shards is not None:
     raise errors.OptionError(

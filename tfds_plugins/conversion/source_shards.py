@@ -1,11 +1,11 @@
 """What a dataset was made of, and what has become of it since.
 
 `source_shards.json` lies beside `dataset_info.json`:
-    manual_dir    string, where its source was
-    max_examples  integer, `max_examples_per_split` where the dataset is not all of
-                  its source; null else
-    splits        object, split -> object, name of a source shard -> its state
-                  (`sources/states.py`) when it was converted
+    manual_dir      string, where its source was
+    is_part         boolean, whether `max_examples_per_split` made it a part of it
+    num_shards, max_shard_size   integers or null, by which it was cut
+    states          object, split -> object, name of a source shard -> its state
+                    (`sources/states.py`) when it was converted
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import json
 from etils import epath
 
 from tfds_plugins.sources import folders
-from tfds_plugins.sources.rows import SourceShard
 
 FILENAME = "source_shards.json"
 
@@ -31,13 +30,17 @@ class MadeOf:
   """What a dataset was made of.
 
   Attributes:
-    manual_dir: where it was.
+    manual_dir: where its source was.
     is_part: whether the dataset is a part of it on purpose.
-    states: its source shards.
+    num_shards: `DownloadConfig.num_shards`.
+    max_shard_size: `DownloadConfig.max_shard_size`, bytes.
+    states: the states of the source shards.
   """
 
   manual_dir: str
   is_part: bool
+  num_shards: int | None
+  max_shard_size: int
   states: States
 
 
@@ -59,43 +62,22 @@ class Changes:
     return bool(self.new or self.removed or self.changed)
 
 
-def write(
-  data_dir: epath.Path,
-  manual_dir: str,
-  shards: Mapping[str, Sequence[SourceShard]],
-  max_examples: int | None,
-) -> None:
+def write(data_dir: epath.Path, made_of: MadeOf) -> None:
   """Notes what a dataset is made of.
 
   Args:
     data_dir: where the dataset is prepared.
-    manual_dir: see above.
-    shards: the source shards of each split, in order.
-    max_examples: see above.
+    made_of: its source.
   """
-  splits = {
-    split: {shard.name: shard.state for shard in some}
-    for split, some in shards.items()
-  }
-  content = {
-    "manual_dir": manual_dir,
-    "max_examples": max_examples,
-    "splits": splits,
-  }
-  (data_dir / FILENAME).write_text(json.dumps(content))
+  (data_dir / FILENAME).write_text(json.dumps(dataclasses.asdict(made_of)))
 
 
 def read(data_dir: epath.Path) -> MadeOf | None:
   """Returns what a dataset was made of; None if that is not known."""
   try:
     content = json.loads((data_dir / FILENAME).read_text())
-    return MadeOf(
-      manual_dir=str(content["manual_dir"]),
-      is_part=content["max_examples"] is not None,
-      states={
-        split: dict(states) for split, states in content["splits"].items()
-      },
-    )
+    states = {split: dict(each) for split, each in content["states"].items()}
+    return MadeOf(**{**content, "states": states})
   except (OSError, ValueError, KeyError, TypeError, AttributeError):
     return None
 
@@ -117,42 +99,15 @@ def compare(before: States, now: States) -> Changes:
   )
 
 
-def describe(changes: Changes, dataset: str, source_dir: str) -> str:
-  """Says what has changed, and what can be done.
-
-  Args:
-    changes: at least one.
-    dataset: full name of the dataset, with its version.
-    source_dir: where the source is.
-  """
+def describe(changes: Changes) -> str:
+  """Names what has changed, a line for each kind of change."""
   kinds = (
     ("new", changes.new),
     ("removed", changes.removed),
     ("changed", changes.changed),
   )
-  lines = [
+  return "\n".join(
     f"    {len(names):,} {kind}: {folders.shorten(names)}"
     for kind, names in kinds
     if names
-  ]
-  name = dataset.rpartition("/")[0]
-  to_do = []
-  if changes.new:
-    to_do.append(
-      f"  To convert the new ones and keep the rest as it is: {name}/update=add"
-    )
-  if changes.changed or changes.removed:
-    to_do.append(
-      "  To make the dataset what its source is now, converting what is new or"
-      f" changed and dropping what was removed: {name}/update=sync"
-    )
-  return "\n".join(
-    [
-      f"{dataset} is read as it was prepared, but source shards in {source_dir}"
-      " differ since then:",
-      *lines,
-      *to_do,
-      f"  (in tfds.load or tfds build; or tfds.builder('{name}',"
-      " update=...).download_and_prepare(...))",
-    ]
   )

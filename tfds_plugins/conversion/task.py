@@ -23,7 +23,6 @@ from tfds_plugins.encoding import tf_example
 from tfds_plugins.encoding.records import Records
 from tfds_plugins.sources import bad_rows
 from tfds_plugins.sources import folders
-from tfds_plugins.sources import states
 from tfds_plugins.sources.rows import KEY_COLUMN
 from tfds_plugins.sources.rows import IncompleteRow
 from tfds_plugins.sources.rows import LedgerEntry
@@ -195,7 +194,7 @@ def _check_unchanged(task: Task) -> None:
   """Checks that the source is in the state that it was planned in."""
   for part in task.sources:
     shard = part.shard
-    if shard.state and states.describe(shard.list_paths()) != shard.state:
+    if shard.has_changed():
       problem = errors.Problem(
         what="A source shard has changed while it was converted.",
         where=f"source shard {shard.name}: {', '.join(shard.list_paths())}",

@@ -14,8 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import contextlib
+import json
 import os
 import shlex
+import uuid
 
 from etils import epath
 from tensorflow_datasets.core import constants
@@ -34,6 +36,7 @@ _SUFFIX = ".unfinished"
 _UPDATED_SUFFIX = ".updated"
 _REPLACED_SUFFIX = ".replaced"
 _NUM_THREADS = 16
+_MOVED_PREFIX = "moved-"
 _NOTE_FILENAME = "README.txt"
 _NOTE = """\
 A build of a dataset by tfds_plugins is running here, or was stopped. What it has
@@ -78,8 +81,10 @@ class WorkDir:
       try:
         yield
       finally:
-        if self.path.exists() and not self.count_receipts():
-          self.remove()
+        if self.path.exists():
+          self._remove_leftovers()
+          if not self.count_receipts():
+            self.remove()
 
   def clear(self) -> None:
     """Forgets what has been converted, to start over."""
@@ -89,9 +94,12 @@ class WorkDir:
 
   def remove(self) -> None:
     """Removes the folder: the dataset is there, or nothing is worth keeping."""
-    try:
-      self.path.rmtree()
-    except OSError:  # The lock's sign of life came into the emptied folder.
+    for name in self.list_names():
+      if name not in build_lock.FILENAMES:
+        (self.path / name).unlink(missing_ok=True)
+    # The lock as the last: nobody who waits for it may find a folder half empty. A
+    # sign of life may come in between; then the folder stays, without content.
+    with contextlib.suppress(OSError):
       self.path.rmtree()
 
   def count_receipts(self) -> int:
@@ -126,6 +134,22 @@ class WorkDir:
       num_threads=_NUM_THREADS,
     )
 
+  def take_back(self) -> None:
+    """Takes back the files that a build that failed or died has given away.
+
+    Of a dataset that is complete nothing is taken.
+    """
+    is_complete = remote.has_dataset(self._data_path)
+    for name in self.list_names():
+      if not name.startswith(_MOVED_PREFIX):
+        continue
+      for own, given in json.loads((self.path / name).read_text()):
+        source, target = self.path / own, epath.Path(given)
+        is_kept = is_complete and target.parent == self._data_path
+        if not is_kept and target.exists() and not source.exists():
+          target.replace(source)
+      (self.path / name).unlink()
+
   def replace_dataset(self) -> None:
     """Puts the updated dataset in the place of the one that is there."""
     self._data_path.rename(self._replaced_path)
@@ -140,17 +164,22 @@ class WorkDir:
       (self.updated_path if done else self._replaced_path).rename(
         self._data_path
       )
+    self.take_back()
     for path in (self.updated_path, self._replaced_path):
       if path.exists():
         path.rmtree()
-    for name in self.list_names():
-      if task_lib.is_leftover(name):
-        (self.path / name).unlink(missing_ok=True)
+    self._remove_leftovers()
     # TFDS's temporary folders: no build but this one is running.
     prefix = constants.INCOMPLETE_PREFIX
     for name in (self._data_path.name, self.updated_path.name):
       for path in list(self.path.parent.glob(f"{prefix}*_{name}")):
         path.rmtree()
+
+  def _remove_leftovers(self) -> None:
+    """Removes what killed workers were writing: on a full disk it is in the way."""
+    for name in self.list_names():
+      if task_lib.is_leftover(name):
+        (self.path / name).unlink(missing_ok=True)
 
   def describe(self, num_tasks: int | None) -> str:
     """Says what is there, how to go on, and how to delete it.
@@ -169,14 +198,31 @@ class WorkDir:
 
 
 def give(source: epath.Path, target: epath.Path) -> None:
-  """Gives a file to another folder, and keeps it if that costs nothing.
-
-  With the link that is left behind, a build that dies now loses nothing. Without
-  links (object stores, some network drives) the file moves: a copy would take the
-  time and the space of the dataset once more.
-  """
+  """Gives a file to another folder, and keeps it if that costs nothing."""
   if not _link(source, target):
     source.replace(target)
+
+
+def give_all(pairs: Sequence[tuple[epath.Path, epath.Path]]) -> None:
+  """Gives the files of the folder of a build to that of its dataset.
+
+  With the links that are left behind, a build that dies now loses nothing. Without
+  links (object stores, some network drives) files move: copies would take the time
+  and the space of the dataset once more. It is noted where they go, for the next
+  build to take them back.
+
+  Args:
+    pairs: the files, all of one folder, and what they are to be called.
+  """
+  for i, (source, target) in enumerate(pairs):
+    if _link(source, target):
+      continue
+    rest = pairs[i:]
+    note = source.with_name(f"{_MOVED_PREFIX}{uuid.uuid4().hex}")
+    note.write_text(json.dumps([[s.name, str(t)] for s, t in rest]))
+    for source, target in rest:
+      source.replace(target)
+    return
 
 
 def lend(source: epath.Path, target: epath.Path) -> None:

@@ -189,6 +189,11 @@ for lite_query, none for tiles.
       "screenshot-training-natural-filtered-v2",
     )
 
+  @property
+  def _can_add(self) -> bool:
+    """Any row may name any tile, and a tile of a later tar takes the place of one."""
+    return False
+
   def _list_shards(
     self, manual_dir: epath.Path
   ) -> Mapping[str, Sequence[SourceShard]]:
@@ -236,10 +241,11 @@ for lite_query, none for tiles.
         instructions=self.MANUAL_DOWNLOAD_INSTRUCTIONS,
       )
       return {"train": source}
-    files = self._pick_files(layout)
+    listed = question_plan.list_sources(
+      self._pick_files(layout), dataset_dir=layout.dataset_dir
+    )
     return question_plan.check_source(
-      files,
-      dataset_dir=layout.dataset_dir,
+      listed,
       index=self._make_index(layout, index_path),
       work_dir=work_path,
       wanted=list(self._config.columns),

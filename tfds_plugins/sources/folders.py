@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import os
 import re
 import stat
+import uuid
 
 from etils import epath
 
@@ -112,6 +113,19 @@ def check_regular(path: epath.Path) -> None:
   # Remote files have no mode.
   if status.mode is not None and not stat.S_ISREG(status.mode):
     raise OSError("this is a pipe, socket or device, not a file")
+
+
+def write_whole(path: epath.Path, content: bytes) -> None:
+  """Writes a file that others may be reading: they see the old or the new one."""
+  if "://" in str(path):  # An object appears when it is complete.
+    path.write_bytes(content)
+    return
+  sibling = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+  try:
+    sibling.write_bytes(content)
+    sibling.replace(path)
+  finally:
+    sibling.unlink(missing_ok=True)
 
 
 def get_size(path: epath.Path) -> int:

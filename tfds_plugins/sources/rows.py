@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import pyarrow as pa
 
+from tfds_plugins.sources import states
+
 # The columns that every source adds to the ones that a dataset asks for.
 KEY_COLUMN = "key"  # string: the identity of the row within its source shard
 IMAGE_COLUMN = "image"  # binary: the encoded image, as it lies in the source
@@ -85,16 +87,27 @@ class SourceShard:
     size_bytes: about what its examples will take; what plans are balanced by.
     state: by what its content is known again, see `states.py`; '' where it was
       not looked at.
+    selection: what else decides which of its content is converted, as a digest.
   """
 
   name: str
   length: int
   size_bytes: int
   state: str = ""
+  selection: str = ""
+
+  @property
+  def place(self) -> str:
+    """What stays the same if another file is used in its stead."""
+    return self.name
 
   def list_paths(self) -> Sequence[str]:
     """Returns the files and folders that it is read from."""
     return ()
+
+  def has_changed(self) -> bool:
+    """Whether it is in another state than it was when it was looked at."""
+    return bool(self.state) and states.describe(self.list_paths()) != self.state
 
 
 ShardT = TypeVar("ShardT", bound=SourceShard, covariant=True)

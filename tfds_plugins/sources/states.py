@@ -1,15 +1,17 @@
 """By what the content of a source shard is known again: sizes and times.
 
-A state is a digest of name, size and time of the last change of every file. Of a
-folder it is the time alone, which is that of the last file that came or went.
-Whoever moves or copies a source keeps its states if the times are kept
-(`cp --preserve`, `rsync --times`).
+A state is a digest of name, size and time of the last change of every file, and of
+all files in a folder, however deep. Whoever moves or copies a source keeps its states
+if the times are kept (`cp --preserve`, `rsync --times`). Of folders on object stores
+it is the names directly in them: epath tells no more without a request for each.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Iterator
 import hashlib
+import os
 
 from etils import epath
 
@@ -29,10 +31,37 @@ def describe(paths: Iterable[str]) -> str:
     16 hexadecimal digits.
   """
   digest = hashlib.sha256()
-  for path in map(epath.Path, paths):
-    try:
-      identity = folders.get_identity(path)
-    except OSError:
-      identity = None
-    digest.update(f"{path.name!r} {identity}\n".encode())
+  for path in paths:
+    for name, identity in _iter_files(path):
+      digest.update(f"{name!r} {identity}\n".encode())
   return digest.hexdigest()[:_NUM_CHARACTERS]
+
+
+def _iter_files(path: str) -> Iterator[tuple[str, tuple[int, int] | None]]:
+  """Yields name and identity of a file, or of every file in a folder."""
+  place = epath.Path(path)
+  try:
+    if not place.is_dir():
+      yield place.name, folders.get_identity(place)
+    elif "://" in path:
+      children = folders.list_children(place)
+      for name in sorted(child.name for child in children):
+        yield f"{place.name}/{name}", None
+    else:
+      yield from _walk(path, place.name)
+  except OSError:
+    yield place.name, None
+
+
+def _walk(
+  folder: str, name: str
+) -> Iterator[tuple[str, tuple[int, int] | None]]:
+  """Yields the files in a local folder; links are not followed."""
+  with os.scandir(folder) as found:
+    entries = sorted(found, key=lambda entry: entry.name)
+  for entry in entries:
+    if entry.is_dir(follow_symlinks=False):
+      yield from _walk(entry.path, f"{name}/{entry.name}")
+    else:
+      status = entry.stat(follow_symlinks=False)
+      yield f"{name}/{entry.name}", (status.st_size, status.st_mtime_ns)

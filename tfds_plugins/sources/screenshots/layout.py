@@ -102,10 +102,10 @@ def pick_file(
 def list_tile_paths(dataset_dir: epath.Path) -> list[str]:
   """Returns what tiles are read from: tars, and the folders of extracted ones."""
   layout = _look_at(dataset_dir)
-  paths = list(layout.tars)
+  paths = list(map(str, layout.tars))
   if layout.has_images:
-    paths += list_image_dirs(layout)
-  return list(map(str, paths))
+    paths += map(str, list_image_dirs(layout))
+  return paths
 
 
 def list_image_dirs(layout: Layout) -> list[epath.Path]:

@@ -39,6 +39,7 @@ class QuestionShard(SourceShard):
     split: the split.
     has_all_splits: whether the file has the rows of others as well.
     dataset_dir: the folder of the tiles.
+    lines_identity: size and time of the file when it was looked at.
     order_path: the order of its rows; '' where it is not known yet.
     index_path: the index of the tars; likewise.
   """
@@ -47,13 +48,19 @@ class QuestionShard(SourceShard):
   split: str
   has_all_splits: bool
   dataset_dir: str
+  lines_identity: tuple[int, int] = (0, 0)
   order_path: str = ""
   index_path: str = ""
 
-  def list_paths(self) -> Sequence[str]:
-    """Returns the file, and all that has tiles: any row may name any of them."""
-    tiles = layout.list_tile_paths(epath.Path(self.dataset_dir))
-    return [self.lines_path, *tiles]
+  @property
+  def place(self) -> str:
+    """The split: files of other names may have the same rows."""
+    return self.split
+
+  def has_changed(self) -> bool:
+    """Whether the file has; each tar is looked at when it is opened."""
+    path = epath.Path(self.lines_path)
+    return folders.get_identity(path) != self.lines_identity
 
 
 @dataclasses.dataclass
@@ -103,6 +110,7 @@ def list_sources(
     The source of each split, of unknown length and size.
   """
   uses = collections.Counter(files.values())
+  tiles = states.describe(layout.list_tile_paths(dataset_dir))
   sources = {}
   for split, path in files.items():
     shard = QuestionShard(
@@ -113,9 +121,8 @@ def list_sources(
       split=split,
       has_all_splits=uses[path] > 1,
       dataset_dir=str(dataset_dir),
-    )
-    shard = dataclasses.replace(
-      shard, state=states.describe(shard.list_paths())
+      state=f"{states.describe([str(path)])} {tiles}",
+      lines_identity=_get_identity(path),
     )
     sources[split] = Source(
       source_dir=str(dataset_dir), shards=[shard], notes=[]
@@ -123,10 +130,16 @@ def list_sources(
   return sources
 
 
+def _get_identity(path: epath.Path) -> tuple[int, int]:
+  try:
+    return folders.get_identity(path)
+  except OSError:  # It will not be read either, and that says why.
+    return (0, 0)
+
+
 def check_source(
-  files: Mapping[str, epath.Path],
+  listed: Mapping[str, Source[QuestionShard]],
   *,
-  dataset_dir: epath.Path,
   index: tile_index.TileIndex,
   work_dir: epath.Path,
   wanted: Collection[str],
@@ -135,8 +148,8 @@ def check_source(
   """Looks over JSON Lines files and plans in which order to read their rows.
 
   Args:
-    files: see `list_sources`.
-    dataset_dir: the folder of the tiles.
+    listed: from `list_sources`. It comes before the index is made: what changes
+      in between is noticed then.
     index: of the tars.
     work_dir: where the order of the rows is written, and the index is.
     wanted: names of the fields that are needed, as for `questions.parse_line`.
@@ -149,14 +162,15 @@ def check_source(
     errors.SourceError: a file cannot be read, or tiles cannot be had and that
       is an error.
   """
-  listed = list_sources(files, dataset_dir=dataset_dir)
+  shards = {split: source.shards[0] for split, source in listed.items()}
+  dataset_dir = epath.Path(next(iter(shards.values())).dataset_dir)
   finder = tile_reader.TileFinder(dataset_dir, index)
   tar_names = {tar.name for tar in index.tars}
-  plans = {split: _Plan() for split in files}
+  plans = {split: _Plan() for split in shards}
   losses = _Losses()
   by_path: dict[epath.Path, list[str]] = {}
-  for split, path in files.items():
-    by_path.setdefault(path, []).append(split)
+  for split, shard in shards.items():
+    by_path.setdefault(epath.Path(shard.lines_path), []).append(split)
   for path, splits in by_path.items():
     _look_over(
       path,
@@ -179,10 +193,9 @@ def check_source(
     raise errors.SourceError(str(problem))
   sources = {}
   for i, (split, source) in enumerate(listed.items()):
-    (shard,) = source.shards
     sources[split] = dataclasses.replace(
       source,
-      shards=[_complete_shard(shard, plans[split], work_dir)],
+      shards=[_complete_shard(shards[split], plans[split], work_dir)],
       notes=[] if i else notes,
     )
   return sources

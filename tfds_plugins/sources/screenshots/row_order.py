@@ -14,6 +14,9 @@ from collections.abc import Sequence
 from etils import epath
 import numpy as np
 
+from tfds_plugins import errors
+from tfds_plugins.sources import folders
+
 _DTYPE = np.dtype("<i8")
 _NUM_FIELDS = 3
 _ROW_BYTES = _NUM_FIELDS * _DTYPE.itemsize
@@ -26,14 +29,23 @@ def write_order(path: epath.Path, rows: np.ndarray) -> None:
     path: the file.
     rows: (num_rows, 3) integers.
   """
-  path.write_bytes(np.ascontiguousarray(rows, _DTYPE).tobytes())
+  folders.write_whole(path, np.ascontiguousarray(rows, _DTYPE).tobytes())
 
 
 def read_order(path: epath.Path, start: int, stop: int) -> np.ndarray:
-  """Returns a part of an order: (stop - start, 3) int64."""
+  """Returns a part of an order: (stop - start, 3) int64.
+
+  Raises:
+    errors.SourceError: there is not so much of it.
+  """
   with path.open("rb") as file:
     file.seek(start * _ROW_BYTES)
     data = file.read((stop - start) * _ROW_BYTES)
+  if len(data) < (stop - start) * _ROW_BYTES:
+    raise errors.SourceError(
+      f"The order of rows {path} is shorter than it was when it was written: does"
+      " another build use this folder? Build again."
+    )
   return np.frombuffer(data, _DTYPE).reshape(-1, _NUM_FIELDS)
 
 

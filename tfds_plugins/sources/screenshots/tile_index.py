@@ -24,8 +24,6 @@ import dataclasses
 import functools
 import json
 import struct
-from typing import Any
-from typing import cast
 import zlib
 
 from etils import epath
@@ -157,10 +155,9 @@ def write_index(index: TileIndex, path: epath.Path) -> None:
   with pa.ipc.new_file(out, schema) as writer:
     writer.write_table(index.table.cast(schema))
   data = out.getvalue()
-  with path.open("wb") as file:
-    opened = cast(Any, file)
-    opened.write(data.to_pybytes())
-    opened.write(_CHECKSUM.pack(zlib.crc32(data)))
+  folders.write_whole(
+    path, data.to_pybytes() + _CHECKSUM.pack(zlib.crc32(data))
+  )
 
 
 def read_index(path: epath.Path) -> TileIndex | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 import os
 
 from etils import epath
+import numpy as np
 import pyarrow as pa
 
 from tfds_plugins import errors
@@ -46,6 +48,11 @@ class TileShard(SourceShard):
   index_path: str = ""
   tar: int = -1
 
+  @property
+  def is_tar(self) -> bool:
+    """Whether it is a tar, and not a folder."""
+    return epath.Path(self.path).parent.name == tile_paths.SHARDS_DIR
+
   def list_paths(self) -> Sequence[str]:
     """Returns the tar, or else the folder."""
     return [self.path]
@@ -68,17 +75,17 @@ def list_source(layout: layout_lib.Layout) -> Source[TileShard]:
     for folder in layout_lib.list_image_dirs(layout):
       paths.setdefault(folder.name, folder)
   names = sorted(paths, key=folders.natural_key)
-  shards = [
-    TileShard(
+  shards = []
+  for name in names:
+    shard = TileShard(
       name=name,
       length=0,
       size_bytes=0,
-      state=states.describe([str(paths[name])]),
       path=str(paths[name]),
       dataset_dir=str(layout.dataset_dir),
     )
-    for name in names
-  ]
+    state = states.describe(shard.list_paths())
+    shards.append(dataclasses.replace(shard, state=state))
   return Source(source_dir=str(layout.dataset_dir), shards=shards, notes=[])
 
 
@@ -107,14 +114,15 @@ def check_source(
   sizes = arrays.to_numpy(index.table.column("size").combine_chunks())
   shards, empty = [], []
   for shard in source.shards:
-    path = epath.Path(shard.path)
-    number = -1
-    if path.parent.name == tile_paths.SHARDS_DIR:
-      number = numbers[path.name]
-    if number >= 0:
+    number, selection = -1, ""
+    if shard.is_tar:
+      number = numbers[epath.Path(shard.path).name]
       rows = index.list_rows(number, only_last=True)
       length = len(rows) + (not index.tars[number].is_whole)
       size_bytes = int(sizes[rows].sum())
+      # A later tar may have members of the same names.
+      kept = np.isin(index.list_rows(number), rows)
+      selection = hashlib.sha256(kept.tobytes()).hexdigest()
     else:
       tiles = _list_folder(epath.Path(shard.dataset_dir), shard.name)
       length = len(tiles)
@@ -127,6 +135,7 @@ def check_source(
           size_bytes=size_bytes,
           index_path=str(index_path),
           tar=number,
+          selection=selection,
         )
       )
     else:
