@@ -35,8 +35,6 @@ RECEIPT_SUFFIX = "receipt"
 _PROBLEM_SUFFIX = "problem"
 # Of the files that a task leaves behind.
 SUFFIXES = (_RECORDS_SUFFIX, _LEDGER_SUFFIX, RECEIPT_SUFFIX, _PROBLEM_SUFFIX)
-# In the names of files that are being written.
-INCOMPLETE_INFIX = ".incomplete."
 _WHAT_FAILED = {
   errno.ENOSPC: "The disk is full.",
   errno.EDQUOT: "The disk quota is used up.",
@@ -112,7 +110,9 @@ def describe_sources(tasks: Sequence[Task]) -> str:
 
 def is_leftover(name: str) -> bool:
   """Whether a file of this name is of no use to another build."""
-  return INCOMPLETE_INFIX in name or name.endswith(f".{_PROBLEM_SUFFIX}")
+  return folders.INCOMPLETE_INFIX in name or name.endswith(
+    f".{_PROBLEM_SUFFIX}"
+  )
 
 
 def run_task(task: Task) -> receipts.ShardReceipt:
@@ -136,7 +136,7 @@ def run_task(task: Task) -> receipts.ShardReceipt:
   known = find_receipt(task)
   if known is not None:
     return known
-  suffix = f"{INCOMPLETE_INFIX}{uuid.uuid4().hex}"
+  suffix = f"{folders.INCOMPLETE_INFIX}{uuid.uuid4().hex}"
   ledger_path, output_path, receipt_path = (
     path.with_name(path.name + suffix)
     for path in (task.ledger_path, task.output_path, task.receipt_path)

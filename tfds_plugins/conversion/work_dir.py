@@ -141,7 +141,7 @@ class WorkDir:
     """
     is_complete = remote.has_dataset(self._data_path)
     for name in self.list_names():
-      if not name.startswith(_MOVED_PREFIX):
+      if not name.startswith(_MOVED_PREFIX) or task_lib.is_leftover(name):
         continue
       for own, given in json.loads((self.path / name).read_text()):
         source, target = self.path / own, epath.Path(given)
@@ -219,7 +219,8 @@ def give_all(pairs: Sequence[tuple[epath.Path, epath.Path]]) -> None:
       continue
     rest = pairs[i:]
     note = source.with_name(f"{_MOVED_PREFIX}{uuid.uuid4().hex}")
-    note.write_text(json.dumps([[s.name, str(t)] for s, t in rest]))
+    content = json.dumps([[s.name, str(t)] for s, t in rest])
+    folders.write_whole(note, content.encode())
     for source, target in rest:
       source.replace(target)
     return

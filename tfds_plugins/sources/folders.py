@@ -14,6 +14,8 @@ from etils import epath
 from tfds_plugins import errors
 
 _MAX_LISTED_NAMES = 12
+# In the names of files that are being written.
+INCOMPLETE_INFIX = ".incomplete."
 # The time of the last change of a file of which it is not told.
 UNKNOWN_TIME = 0
 
@@ -120,7 +122,7 @@ def write_whole(path: epath.Path, content: bytes) -> None:
   if "://" in str(path):  # An object appears when it is complete.
     path.write_bytes(content)
     return
-  sibling = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+  sibling = path.with_name(f"{path.name}{INCOMPLETE_INFIX}{uuid.uuid4().hex}")
   try:
     sibling.write_bytes(content)
     sibling.replace(path)
@@ -131,7 +133,7 @@ def write_whole(path: epath.Path, content: bytes) -> None:
 def get_size(path: epath.Path) -> int:
   """Returns a file's size; 0 for what is no file, to be refused when opened."""
   try:
-    return path.stat().length
+    return get_identity(path)[0]
   except OSError:
     return 0
 
