@@ -18,7 +18,7 @@ import pandas as pd
 import tensorflow_datasets as tfds
 
 import tfds_plugins
-from tfds_plugins import registration
+from tfds_plugins import dataset_names
 
 MANUAL_DIR = os.path.relpath(pathlib.Path(__file__).parent)
 
@@ -27,7 +27,7 @@ def main() -> None:
   data_dir = sys.argv[1] if len(sys.argv) > 1 else "build/demo"
   print(f"tfds_plugins {tfds_plugins.__version__}")
   pd.set_option("display.width", 160, "display.max_columns", 20)
-  for name in registration.DATASETS:
+  for name in dataset_names.DATASETS:
     command = [
       str(pathlib.Path(sys.executable).with_name("tfds")),
       "build",
