@@ -22,6 +22,8 @@ import functools
 import hashlib
 import importlib
 import pickle
+import shlex
+import sys
 import threading
 import time
 from typing import Any
@@ -45,6 +47,11 @@ _NUM_LAST_LOOKS = 3
 # How long a pipeline that is no longer wanted has to end.
 _END_SECONDS = 20.0
 _DASK_RUNNER = "apache_beam.runners.dask.dask_runner.DaskRunner"
+# All names of Beam's runner on one machine; '' is the default.
+_DIRECT_RUNNERS = (
+  *("", "DirectRunner", "SwitchingDirectRunner"),
+  *("BundleBasedDirectRunner", "FnApiRunner"),
+)
 # The name of the threads in which DirectRunner waits for its processes
 # (apache/beam, `runners/portability/fn_api_runner/worker_handlers.py`).
 _WORKER_THREAD = "run_worker"
@@ -233,10 +240,41 @@ def _prepare(runner: Any, options: Any, num_tasks: int) -> tuple[Any, Any, int]:
     if runner is None or isinstance(runner, str):
       runner = _DASK_RUNNER  # Beam does not know the short name.
     _set_dask_options(options, num_elements)
+  elif name.rpartition(".")[2] in _DIRECT_RUNNERS:
+    runner = _make_direct_runner(options) or runner
   # Without this, DirectRunner downloads another runner from the internet, which
   # ignores how many processes were asked for (apache/beam, `direct_runner.py`).
   options.view_as(pipeline_options.TypeOptions).allow_unsafe_triggers = True
   return runner, options, num_elements
+
+
+def _make_direct_runner(options: Any) -> Any:
+  """Returns a runner whose processes start where Python's path has spaces.
+
+  Beam 2.77 gives the path to a shell as it is (apache/beam, `fn_runner.py`).
+
+  Args:
+    options: the pipeline's; the running mode is taken out of them.
+
+  Returns:
+    The runner; None where Beam's own does.
+  """
+  quoted = shlex.quote(sys.executable)
+  from apache_beam.options import pipeline_options  # pylint: disable=g-import-not-at-top
+
+  direct = options.view_as(pipeline_options.DirectOptions)
+  is_subprocess = direct.direct_running_mode == "multi_processing"
+  if not is_subprocess or quoted == sys.executable:
+    return None
+  from apache_beam.runners.portability.fn_api_runner import fn_runner  # pylint: disable=g-import-not-at-top
+  from apache_beam.transforms import environments  # pylint: disable=g-import-not-at-top
+
+  # (With its own value, the runner would make the environment once more.)
+  direct.direct_running_mode = "subprocess"
+  environment = environments.SubprocessSDKEnvironment.from_command_string(
+    f"{quoted} -m apache_beam.runners.worker.sdk_worker_main"
+  )
+  return fn_runner.FnApiRunner(environment)
 
 
 def _set_dask_options(options: Any, num_elements: int) -> None:
