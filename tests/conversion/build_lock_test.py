@@ -74,7 +74,7 @@ def another_owner(folder, **values):
 @pytest.fixture
 def _quick(monkeypatch):
   monkeypatch.setattr(build_lock, "_WATCH_SECONDS", 1.0)
-  monkeypatch.setattr(build_lock, "_SETTLE_SECONDS", 0.2)
+  monkeypatch.setattr(build_lock, "_SETTLE_SECONDS", 0.5)
   monkeypatch.setattr(build_lock, "_BEAT_SECONDS", 0.2)
 
 
