@@ -25,6 +25,7 @@ import filelock
 
 from tfds_plugins import errors
 from tfds_plugins.conversion import remote
+from tfds_plugins.sources import folders
 
 _LOCK_FILENAME = "lock"
 _OWNER_FILENAME = "owner.json"
@@ -157,8 +158,11 @@ class BuildLock(contextlib.AbstractContextManager):
   def _tell(self) -> None:
     """Writes who has the lock, and that they are alive."""
     owner = dataclasses.replace(self._owner, alive=time.time())
-    path = self._folder / _OWNER_FILENAME
-    path.write_text(json.dumps(dataclasses.asdict(owner)))
+    # Whole: half an owner would be taken for none.
+    folders.write_whole(
+      self._folder / _OWNER_FILENAME,
+      json.dumps(dataclasses.asdict(owner)).encode(),
+    )
 
   def _beat(self) -> None:
     while not self._is_over.wait(_BEAT_SECONDS):
